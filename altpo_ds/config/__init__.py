@@ -1,0 +1,1 @@
+"""The run: schema, loading, batch arithmetic and the final DeepSpeed dict."""
