@@ -141,7 +141,7 @@ def test_rouge_by_hand() -> None:
 
 def test_ks_by_hand() -> None:
     # two of 20 orders of 3 + 3 values separate the samples
-    assert m.ks_test([1, 2, 3], [4, 5, 6]) == pytest.approx((1.0, 0.1, -1.0))
+    assert m.ks_test([1, 2, 3], [4, 5, 6]) == pytest.approx((1.0, 0.1, -1.0, 3.0))
     assert m.forget_quality([1, 2, 3], [1, 2, 3]) == 1.0
 
 
@@ -156,7 +156,7 @@ def test_log10_pvalue_does_not_underflow() -> None:
 def test_pvalue_equals_scipy_where_that_is_exact(m_size: int, n_size: int, shift: int) -> None:
     sample, other = np.arange(m_size).tolist(), (np.arange(n_size) + shift - 0.5).tolist()
     test, result = m.ks_test(sample, other), ks_2samp(sample, other, method="exact")
-    assert test.statistic == result.statistic  # pyright: ignore
+    assert test.statistic == pytest.approx(result.statistic)  # pyright: ignore
     if test.pvalue < 0.99:
         assert test.pvalue == pytest.approx(result.pvalue, rel=1e-9)  # pyright: ignore
     assert test.log10_pvalue == pytest.approx(math.log10(test.pvalue), abs=1e-9)
@@ -191,8 +191,8 @@ def test_ks_is_symmetric_and_unchanged_by_reciprocals(logs: list[int], data: st.
     test = m.ks_test(sample, reference)
     assert 0 <= test.statistic <= 1
     assert 0 < test.pvalue <= 1
-    assert m.ks_test(reference, sample) == pytest.approx(test)
-    assert m.ks_test([1 / value for value in sample], [1 / value for value in reference]) == pytest.approx(test)
+    assert m.ks_test(reference, sample)[:3] == test[:3]
+    assert m.ks_test([1 / value for value in sample], [1 / value for value in reference])[:3] == test[:3]
 
 
 @given(st.lists(units, min_size=9, max_size=9))
