@@ -1,0 +1,1 @@
+"""Rows to batches: sources, validation, chat tokenization, prefix trees, resumable sampling."""

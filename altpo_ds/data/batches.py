@@ -1,0 +1,84 @@
+"""Items to the packed batches that one forward pass scores."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from altpo_ds.data.chat import ChatTokenizer
+from altpo_ds.data.rows import QARow
+from altpo_ds.data.stream import Item
+from altpo_ds.data.trees import PackedTrees, Tree, pack
+
+
+@dataclass(frozen=True)
+class TrainBatch:
+    """A micro-batch: its trees, and which responses make P pairs and which are retained.
+
+    Response indices point into the trees' R responses.
+    """
+
+    trees: tuple[Tree, ...]
+    packed: PackedTrees
+    alternate: Tensor  # (P,) response index of each pair's alternate
+    forget: Tensor  # (P,) response index of each pair's original answer
+    retain: Tensor  # (Q,) response indices of the retain rows
+    questions: int
+
+    @property
+    def unique_tokens(self) -> int:
+        return sum(tree.unique_tokens for tree in self.trees)
+
+    @property
+    def retain_tokens(self) -> int:
+        """Response tokens of the retain rows: their share of the NLL's denominator."""
+        return int(self.packed.counts[self.retain].sum())
+
+    def to(self, device: torch.device) -> "TrainBatch":
+        names = ("packed", "alternate", "forget", "retain")
+        return replace(self, **{name: getattr(self, name).to(device) for name in names})
+
+
+def forget_tree(chat: ChatTokenizer, question: str, answer: str, alternates: Sequence[str]) -> Tree:
+    """Prompt, original answer first, then the alternates."""
+    responses = (tuple(chat.response(question, text)) for text in (answer, *alternates))
+    return Tree(tuple(chat.prompt(question)), tuple(responses))
+
+
+def row_tree(chat: ChatTokenizer, row: QARow) -> Tree:
+    """A retain row or a plain document as a tree with one branch."""
+    if row.question is None:
+        prompt, response = chat.document(row.answer)
+        return Tree(tuple(prompt), (tuple(response),))
+    return Tree(tuple(chat.prompt(row.question)), (tuple(chat.response(row.question, row.answer)),))
+
+
+def train_batch(chat: ChatTokenizer, items: Sequence[Item]) -> TrainBatch:
+    """Packs items: for each its forget tree (if any), then its retain trees."""
+    trees: list[Tree] = []
+    alternate: list[int] = []
+    forget: list[int] = []
+    retain: list[int] = []
+    responses = 0
+    for item in items:
+        if item.forget is not None:
+            assert item.forget.question is not None
+            trees.append(forget_tree(chat, item.forget.question, item.forget.answer, item.alternates))
+            k = len(item.alternates)
+            alternate += range(responses + 1, responses + 1 + k)
+            forget += [responses] * k
+            responses += k + 1
+        for row in item.retain:
+            trees.append(row_tree(chat, row))
+            retain.append(responses)
+            responses += 1
+    index = torch.long
+    return TrainBatch(
+        trees=tuple(trees),
+        packed=pack(trees),
+        alternate=torch.tensor(alternate, dtype=index),
+        forget=torch.tensor(forget, dtype=index),
+        retain=torch.tensor(retain, dtype=index),
+        questions=len(items),
+    )
