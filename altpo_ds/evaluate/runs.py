@@ -1,0 +1,130 @@
+"""A finished run as the report reads it back from its directory."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from altpo_ds.config.errors import UserError
+from altpo_ds.evaluate.metrics import Dialect, Row
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """evaluation.json: metrics by name, rows by split, the settings they depend on, and why a metric is null."""
+
+    metrics: Mapping[str, float | None]
+    per_example: Mapping[str, Sequence[Row]]
+    settings: Mapping[str, Any]
+    reasons: Mapping[str, str]
+
+    @property
+    def dialect(self) -> Dialect:
+        return self.settings.get("dialect", "altpo")
+
+    def rows(self, split: str) -> Sequence[Row]:
+        return self.per_example.get(split) or []
+
+
+@dataclass(frozen=True)
+class ReportRun:
+    """What a run directory holds; None and empty where a file is absent."""
+
+    name: str
+    config: Mapping[str, Any]
+    config_text: str
+    provenance: Mapping[str, Any]
+    history: Sequence[Mapping[str, Any]]
+    before: Evaluation | None
+    after: Evaluation | None
+    retain: Evaluation | None
+    notes: Sequence[str]
+
+    def setting(self, section: str, key: str, default: Any = None) -> Any:
+        return (self.config.get(section) or {}).get(key, default)
+
+
+def read_run(run_dir: Path) -> ReportRun:
+    """Read a run directory. Raises UserError where config.yaml is absent or a file is not what it should be."""
+    config_file = run_dir / "config.yaml"
+    if not config_file.is_file():
+        raise UserError(f"{run_dir}: not a run directory (no config.yaml): give the run_dir of a run")
+    config_text = config_file.read_text(encoding="utf-8")
+    try:
+        config = yaml.safe_load(config_text)
+    except yaml.YAMLError as error:
+        raise UserError(f"{config_file}: not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(config, dict):
+        raise UserError(f"{config_file}: holds no settings: give the run_dir of a run")
+
+    notes = []
+    provenance_file = run_dir / "provenance.json"
+    if not provenance_file.is_file():
+        notes.append("provenance.json is absent: where the numbers come from is not recorded.")
+    retain_path = (config.get("evaluate") or {}).get("retain_reference")
+    retain = _read_evaluation(_beside(run_dir, retain_path)) if retain_path else None
+    if retain_path and retain is None:
+        notes.append(f"The retain model's evaluation, {retain_path}, is not there any more.")
+    return ReportRun(
+        name=run_dir.resolve().name,
+        config=config,
+        config_text=config_text,
+        provenance=_read_json(provenance_file) if provenance_file.is_file() else {},
+        history=_read_history(run_dir / "metrics.jsonl"),
+        before=_read_evaluation(run_dir / "evaluation_before.json"),
+        after=_read_evaluation(run_dir / "evaluation.json"),
+        retain=retain,
+        notes=notes,
+    )
+
+
+def read_evaluation(path: Path) -> Evaluation:
+    """Read an evaluation.json. Raises UserError where it is absent or is not one."""
+    if not path.is_file():
+        raise UserError(f"{path}: no such file: `altpo-ds evaluate` writes it")
+    document = _read_json(path)
+    metrics, per_example = document.get("metrics"), document.get("per_example", {})
+    if not isinstance(metrics, dict) or not isinstance(per_example, dict):
+        raise UserError(f"{path}: not an evaluation (no metrics): `altpo-ds evaluate` writes one")
+    return Evaluation(metrics, per_example, document.get("settings") or {}, document.get("reasons") or {})
+
+
+def _read_evaluation(path: Path) -> Evaluation | None:
+    return read_evaluation(path) if path.is_file() else None
+
+
+def _beside(run_dir: Path, path: str) -> Path:
+    """The path as the run saw it, or, where the run directory was moved, next to it."""
+    return Path(path) if Path(path).is_file() else run_dir / path
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise UserError(f"{path}: not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: holds a {type(document).__name__} where an object belongs")
+    return document
+
+
+def _read_history(path: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl by step; a torn last line, of a run that was killed, is left out."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").splitlines()
+    history = []
+    for number, line in enumerate(lines, 1):
+        try:
+            entry = json.loads(line)
+        except ValueError as error:
+            if number == len(lines):
+                break
+            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
+        if not isinstance(entry, dict) or "step" not in entry:
+            raise UserError(f"{path}, line {number}: needs an object with a step")
+        history.append(entry)
+    return sorted(history, key=lambda entry: entry["step"])
