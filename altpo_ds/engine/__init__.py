@@ -1,0 +1,1 @@
+"""The one room that imports deepspeed: distributed set-up, models, ZeRO engines, checkpoints, export, generation."""
