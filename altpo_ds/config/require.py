@@ -1,0 +1,40 @@
+"""What each command needs of a run: a file that serves `evaluate` alone may leave out the rows of `unlearn`."""
+
+from altpo_ds.config.errors import UserError
+from altpo_ds.config.schema import RunConfig
+
+
+def require_unlearn(config: RunConfig) -> None:
+    """Forget rows, alternates, and retain rows unless there is no retain loss."""
+    if config.objective.name != "altpo":
+        raise UserError(f"objective.name = {config.objective.name}: unlearn needs altpo; sft is for finetune")
+    _require(config.data.forget, "data.forget", "unlearn", "the rows to forget")
+    _require(config.data.alternates, "data.alternates", "unlearn", "the answers in place of the forgotten ones")
+    if config.objective.retain_loss == "none":
+        return
+    loss = f"objective.retain_loss = {config.objective.retain_loss}"
+    _require(config.data.retain, "data.retain", f"unlearn with {loss}", "the rows to keep")
+    if config.data.retain_per_pair == 0:
+        raise UserError(f"data.retain_per_pair = 0: contradicts {loss}; set it to 1 or more, or the loss to none")
+    if config.objective.retain_loss == "kl" and config.reference.mode != "online":
+        raise UserError(
+            f"reference.mode = {config.reference.mode}: contradicts {loss}, which compares whole distributions; "
+            "set --reference.mode=online"
+        )
+
+
+def require_finetune(config: RunConfig) -> None:
+    _require(config.data.train, "data.train", "finetune", "the rows to train on")
+
+
+def require_alternates(config: RunConfig) -> None:
+    _require(config.data.forget, "data.forget", "alternates", "the questions to answer anew")
+
+
+def require_evaluate(config: RunConfig) -> None:
+    _require(config.evaluate.forget, "evaluate.forget", "evaluate", "the forget rows with perturbed answers")
+
+
+def _require(value: object, key: str, command: str, meaning: str) -> None:
+    if value is None:
+        raise UserError(f"{key}: missing; {command} needs {meaning}: set --{key}.path=FILE")
