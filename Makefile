@@ -1,0 +1,41 @@
+# The environment is .venv in this folder; `make demo` sets it up and shows the whole story.
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+# Without an NVIDIA GPU the constraint picks a CPU build of torch.
+CONSTRAINT := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
+# DeepSpeed builds its CPU optimizer with the environment's ninja.
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: setup demo test lint smollm2 clean
+
+setup: $(STAMP)
+
+$(STAMP): pyproject.toml setup.py constraints-cpu.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: make PYTHON=python3.11 ..." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install $(CONSTRAINT) -e '.[dev]'
+	@DS_ACCELERATOR=cpu $(BIN)/python -c 'from deepspeed.ops.op_builder import CPUAdamBuilder as B; B().load()' \
+		> .venv/cpu_adam.log 2>&1 || \
+		echo "DeepSpeedCPUAdam does not build here (.venv/cpu_adam.log): runs on the CPU use the slower torch AdamW"
+	@touch $@
+
+demo: setup
+	$(BIN)/altpo-ds demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+smollm2: setup
+	$(BIN)/python -m pip install --quiet $(CONSTRAINT) -e '.[smollm2]'
+	$(BIN)/python -m altpo_ds.smollm2
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo_out
+	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
