@@ -7,7 +7,7 @@ from typing import NamedTuple
 from altpo_ds.evaluate.metrics import Row
 from altpo_ds.evaluate.runs import Evaluation, ReportRun
 
-WORD = re.compile(r"\w+(?:['’-]\w+)*")
+WORD = re.compile(r"\w+(?:-\w+)*")  # a possessive's s is a word of its own, too short to count
 SHORT = 3  # letters: words up to this length are mostly grammar, unless they hold a digit or are a name
 
 

@@ -21,10 +21,11 @@ from altpo_ds.evaluate.metrics import (
     ks_test,
 )
 from altpo_ds.evaluate.runs import Evaluation, ReportRun
-from altpo_ds.evaluate.summary import NOTHING, label, utility_kept, write_value
+from altpo_ds.evaluate.summary import HIGHER, NOTHING, label, utility_kept, write_value
 from altpo_ds.evaluate.verdict import comparability, forgotten, kept
 
 EXAMPLES = 8
+ORIGINAL_MODEL, UNLEARNED_MODEL, RETAIN_MODEL = "original model", "unlearned model", "retain model"
 HEADLINES = ("forget_quality", "forget_quality_log10", "forget_quality_ks", "model_utility")
 COMPARED = (
     "forget_quality",
@@ -119,16 +120,13 @@ def _forget_test(run: ReportRun) -> KolmogorovSmirnov | None:
 
 def _plots(run: ReportRun, test: KolmogorovSmirnov | None) -> list[Plot]:
     found = []
-    points = _points(run)
     names = ("eval/model_utility", "eval/forget_quality_log10")
     path = [
         (line[names[0]], line[names[1]]) for line in run.history if all(line.get(name) is not None for name in names)
     ]
-    if points:
-        where = "; ".join(
-            f"{point.label}: utility {point.utility:.3f}, log10 p {point.log10_quality:.1f}" for point in points
-        )
-        found.append(_plot("Forgetting against keeping", plots.trade_off(points, path), where))
+    trade_off = _trade_off_plot(_points(run), path)
+    if trade_off:
+        found.append(trade_off)
     samples = _forget_samples(run)
     if samples:
         distance = f"; largest gap between after and retain model {test.statistic:.3f}" if test else ""
@@ -154,19 +152,29 @@ def _plots(run: ReportRun, test: KolmogorovSmirnov | None) -> list[Plot]:
     return found
 
 
+def _trade_off_plot(points: Sequence[plots.Point], path: Sequence[tuple[float, float]] = ()) -> Plot | None:
+    """None where there is no unlearned model to show."""
+    if all(point.label == RETAIN_MODEL for point in points):
+        return None
+    where = "; ".join(
+        f"{point.label}: utility {point.utility:.3f}, log10 p {point.log10_quality:.1f}" for point in points
+    )
+    return _plot("Forgetting against keeping", plots.trade_off(points, path), f"Models: {where}")
+
+
 def _points(run: ReportRun) -> list[plots.Point]:
     """The models of a run that have both figures; against itself the retain model's forget quality is 1."""
     points = []
     for heading, evaluation, colour, marker in (
-        ("original model", run.before, plots.BEFORE, "s"),
-        ("unlearned model", run.after, plots.AFTER, "o"),
-        ("retain model", run.retain, plots.RETAIN, "D"),
+        (ORIGINAL_MODEL, run.before, plots.BEFORE, "s"),
+        (UNLEARNED_MODEL, run.after, plots.AFTER, "o"),
+        (RETAIN_MODEL, run.retain, plots.RETAIN, "D"),
     ):
         utility = evaluation.metrics.get("model_utility") if evaluation else None
-        quality = 0.0 if heading == "retain model" else _log10_quality(evaluation)
+        quality = 0.0 if heading == RETAIN_MODEL else _log10_quality(evaluation)
         if utility is not None and quality is not None:
             points.append(plots.Point(heading, utility, quality, colour, marker))
-    return points if any(point.label != "retain model" for point in points) else []
+    return points
 
 
 def _log10_quality(evaluation: Evaluation | None) -> float | None:
@@ -205,8 +213,26 @@ def _comparison(runs: Sequence[ReportRun]) -> dict[str, Any]:
         cells.insert(2, f"{share:.0%}" if share is not None else NOTHING)
         rows.append((run.name, _method(run), cells))
     headings = [label(name) for name in COMPARED]
-    headings.insert(2, "Utility kept ↑")
-    return {"headings": headings, "rows": rows, "comparable": len(bases) < 2}
+    headings.insert(2, f"Utility kept\N{NO-BREAK SPACE}{HIGHER}")
+    comparable = len(bases) < 2
+    return {
+        "headings": headings,
+        "rows": rows,
+        "comparable": comparable,
+        "plot": _trade_off_plot(_points_of_runs(runs)) if comparable else None,
+    }
+
+
+def _points_of_runs(runs: Sequence[ReportRun]) -> list[plots.Point]:
+    """The unlearned model of each run, by the run's name, and the first run's original and retain model."""
+    points = [point for point in _points(runs[0]) if point.label != UNLEARNED_MODEL]
+    for number, run in enumerate(runs):
+        points += [
+            point._replace(label=run.name, colour=f"C{number % 10}")
+            for point in _points(run)
+            if point.label == UNLEARNED_MODEL
+        ]
+    return points
 
 
 def _command(provenance: Mapping[str, Any]) -> str:

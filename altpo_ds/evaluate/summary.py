@@ -10,12 +10,12 @@ from altpo_ds.evaluate.metrics import INDISTINGUISHABLE, SPLITS
 Metrics = Mapping[str, float | None]
 
 NOTHING = "–"
-HIGHER, LOWER = "↑", "↓"
+HIGHER, LOWER = "↑", "↓"  # after a no-break space in the labels
 LABELS: dict[str, str] = {
-    "forget_quality": f"Forget quality (p) {HIGHER}",
-    "forget_quality_log10": f"Forget quality, log10 p {HIGHER}",
-    "forget_quality_ks": f"KS statistic {LOWER}",
-    "model_utility": f"Model utility {HIGHER}",
+    "forget_quality": f"Forget quality (p)\N{NO-BREAK SPACE}{HIGHER}",
+    "forget_quality_log10": f"Forget quality, log10 p\N{NO-BREAK SPACE}{HIGHER}",
+    "forget_quality_ks": f"KS statistic\N{NO-BREAK SPACE}{LOWER}",
+    "model_utility": f"Model utility\N{NO-BREAK SPACE}{HIGHER}",
 }
 SPLIT_LABELS = {
     "forget": "Forget",
@@ -25,9 +25,9 @@ SPLIT_LABELS = {
 }
 for _split, _label in SPLIT_LABELS.items():
     _better = LOWER if _split == "forget" else HIGHER
-    LABELS[f"{_split}_probability"] = f"{_label}: probability {_better}"
-    LABELS[f"{_split}_rouge_l"] = f"{_label}: ROUGE-L recall {_better}"
-    LABELS[f"{_split}_truth_ratio"] = f"{_label}: truth ratio {HIGHER}"
+    LABELS[f"{_split}_probability"] = f"{_label}: probability\N{NO-BREAK SPACE}{_better}"
+    LABELS[f"{_split}_rouge_l"] = f"{_label}: ROUGE-L recall\N{NO-BREAK SPACE}{_better}"
+    LABELS[f"{_split}_truth_ratio"] = f"{_label}: truth ratio\N{NO-BREAK SPACE}{HIGHER}"
     LABELS[f"{_split}_rows"] = f"{_label}: rows"
 
 
