@@ -1,6 +1,7 @@
 """The report: one self-contained page that an auditor can read, from what the run directories hold."""
 
 import base64
+import math
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -120,9 +121,11 @@ def _forget_test(run: ReportRun) -> KolmogorovSmirnov | None:
 
 def _plots(run: ReportRun, test: KolmogorovSmirnov | None) -> list[Plot]:
     found = []
-    names = ("eval/model_utility", "eval/forget_quality_log10")
     path = [
-        (line[names[0]], line[names[1]]) for line in run.history if all(line.get(name) is not None for name in names)
+        (line["eval/model_utility"], quality)
+        for line in run.history
+        if line.get("eval/model_utility") is not None
+        and (quality := _log10_quality(line, "eval/forget_quality")) is not None
     ]
     trade_off = _trade_off_plot(_points(run), path)
     if trade_off:
@@ -171,14 +174,16 @@ def _points(run: ReportRun) -> list[plots.Point]:
         (RETAIN_MODEL, run.retain, plots.RETAIN, "D"),
     ):
         utility = evaluation.metrics.get("model_utility") if evaluation else None
-        quality = 0.0 if heading == RETAIN_MODEL else _log10_quality(evaluation)
+        quality = 0.0 if heading == RETAIN_MODEL else _log10_quality(evaluation.metrics if evaluation else {})
         if utility is not None and quality is not None:
             points.append(plots.Point(heading, utility, quality, colour, marker))
     return points
 
 
-def _log10_quality(evaluation: Evaluation | None) -> float | None:
-    return evaluation.metrics.get("forget_quality_log10") if evaluation else None
+def _log10_quality(metrics: Mapping[str, Any], name: str = "forget_quality") -> float | None:
+    """log10 p as it was measured or, where only p was, its logarithm."""
+    pvalue = metrics.get(name)
+    return metrics.get(f"{name}_log10", math.log10(pvalue) if pvalue else None)
 
 
 def _plot(title: str, svg: str, description: str) -> Plot:

@@ -169,6 +169,16 @@ def test_unmeasured_metrics_are_explained(tmp_path: Path) -> None:
     assert "Forgotten? forget quality – Not measured: needs the retain model's evaluation" in words
 
 
+def test_path_over_the_steps_from_either_column(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "first")
+    line = {"step": 1, "eval/model_utility": 0.5}
+    images = []
+    for extra in ({}, {"eval/forget_quality_log10": -3.0}, {"eval/forget_quality": 0.001}):
+        (run_dir / "metrics.jsonl").write_text(json.dumps(line | extra))
+        images.append(render(tmp_path, run_dir).named("img")[0]["src"])
+    assert images[0] != images[1] == images[2]
+
+
 def test_not_forgotten_and_forgotten_before(tmp_path: Path) -> None:
     run_dir = make_run(tmp_path / "first")
     before, after = run_dir / "evaluation_before.json", run_dir / "evaluation.json"
