@@ -1,0 +1,71 @@
+"""Log-probabilities under the frozen reference, computed once and kept on disk, found again by content.
+
+A value's key is a hash of prompt and response tokens; the file's name is the model's hash and dtype. Another data
+file, another k or another order finds what is already there and computes only the rest.
+"""
+
+import hashlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from altpo_ds.data.trees import Tree
+
+
+def response_keys(tree: Tree) -> list[int]:
+    """64-bit keys of a tree's responses."""
+    prompt = hashlib.blake2b(np.asarray(tree.prompt, dtype=np.int64).tobytes(), digest_size=8)
+    keys = []
+    for response in tree.responses:
+        digest = prompt.copy()
+        digest.update(b"|" + np.asarray(response, dtype=np.int64).tobytes())
+        keys.append(int.from_bytes(digest.digest(), "little", signed=True))
+    return keys
+
+
+class ReferenceCache:
+    """Sorted keys and values of one model; 16 bytes a response in memory and on disk."""
+
+    def __init__(self, file: Path) -> None:
+        self.file = file
+        self._keys = np.empty(0, np.int64)
+        self._values = np.empty(0, np.float64)
+        if file.is_file():
+            stored = load_file(file)
+            self._keys, self._values = stored["keys"], stored["values"]
+
+    def missing(self, keys: Iterable[int]) -> list[int]:
+        """Those keys without a value, in order."""
+        wanted = np.fromiter(keys, np.int64)
+        return [int(key) for key in wanted[~np.isin(wanted, self._keys)]]
+
+    def find(self, keys: Iterable[int]) -> np.ndarray:
+        """Log-probabilities (R,) of known keys; KeyError where one is missing."""
+        wanted = np.fromiter(keys, np.int64)
+        places = np.searchsorted(self._keys, wanted)
+        places[places == len(self._keys)] = 0
+        if len(wanted) and (not len(self._keys) or (self._keys[places] != wanted).any()):
+            raise KeyError("a response has no reference log-probability in the cache")
+        return self._values[places]
+
+    def add(self, values: dict[int, float]) -> None:
+        """Merges values in; the later one wins."""
+        merged = dict(zip(self._keys.tolist(), self._values.tolist(), strict=True)) | values
+        self._keys = np.array(sorted(merged), dtype=np.int64)
+        self._values = np.array([merged[key] for key in self._keys.tolist()], dtype=np.float64)
+
+    def save(self) -> None:
+        """Writes the file aside and renames it; concurrent writers leave one of their files, each of them whole."""
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
+        save_file({"keys": self._keys, "values": self._values}, aside)
+        aside.rename(self.file)
+
+
+def cache_folder() -> Path:
+    """$ALTPO_CACHE, or altpo_ds in the user's cache folder."""
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(os.environ.get("ALTPO_CACHE") or Path(base) / "altpo_ds")

@@ -1,0 +1,120 @@
+"""DeepSpeed engines around scorers: the policy that learns, and the frozen reference."""
+
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from altpo_ds.config.schema import TrainConfig
+from altpo_ds.data.trees import PackedTrees
+from altpo_ds.engine.distributed import World
+from altpo_ds.engine.scorer import SequenceScorer
+
+log = logging.getLogger(__name__)
+
+Schedule = Callable[[torch.optim.Optimizer], Any]
+
+
+class Engine(Protocol):
+    """What the trainer sees of a policy."""
+
+    def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
+    def backward(self, loss: Tensor) -> None: ...
+    def step(self) -> float | None: ...
+    def save(self, folder: Path) -> None: ...
+    def load(self, folder: Path) -> None: ...
+
+
+class PolicyEngine:
+    """A DeepSpeed engine whose `backward` takes a rank's share of the global loss and adds up, never averages."""
+
+    def __init__(
+        self, scorer: SequenceScorer, deepspeed: dict[str, Any], train: TrainConfig, schedule: Schedule, world: World
+    ) -> None:
+        self.world = world
+        self.scorer = scorer
+        self.clip = deepspeed.get("gradient_clipping") or None
+        optimizer = build_optimizer(scorer, train, deepspeed, world.device)
+        self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
+
+    def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As SequenceScorer.forward."""
+        return self.engine(packed, distribution)
+
+    def backward(self, loss: Tensor) -> None:
+        # DeepSpeed averages gradients over the ranks; the shares of the loss are to be summed.
+        self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
+
+    def step(self) -> float | None:
+        """Ends a micro-batch; at the accumulation boundary updates the weights and returns the gradient norm."""
+        boundary = self.engine.is_gradient_accumulation_boundary()
+        norm = self._stage0_norm() if boundary and self.engine.zero_optimization_stage() == 0 else None
+        self.engine.step()
+        if not boundary:
+            return None
+        return float(norm if norm is not None else self.engine.get_global_grad_norm() or 0.0)
+
+    def _stage0_norm(self) -> Tensor | None:
+        """Without ZeRO the engine keeps no norm; its averaged gradients are whole on every rank."""
+        gradients = [p.grad for p in self.scorer.parameters() if p.grad is not None]
+        return torch.nn.utils.get_total_norm(gradients) if gradients else None
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the next update."""
+        return self.engine.optimizer.param_groups[0]["lr"]
+
+    def save(self, folder: Path) -> None:
+        self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False)
+
+    def load(self, folder: Path) -> None:
+        self.engine.load_checkpoint(str(folder), tag="zero")
+
+
+class ReferenceEngine:
+    """A frozen scorer under ZeRO-3, its parameters offloaded to the CPU."""
+
+    def __init__(self, scorer: SequenceScorer, deepspeed: dict[str, Any]) -> None:
+        self.scorer = scorer.requires_grad_(False)
+        self.engine = _initialize(scorer, deepspeed, None, None)
+        self.engine.eval()
+
+    @torch.no_grad()
+    def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """As SequenceScorer.forward, without gradients."""
+        return self.engine(packed, distribution)
+
+
+def _initialize(scorer: SequenceScorer, deepspeed: dict[str, Any], optimizer: Any, scheduler: Any) -> Any:
+    import deepspeed as ds
+
+    engine, *_ = ds.initialize(
+        model=scorer, config=deepspeed, optimizer=optimizer, lr_scheduler=scheduler, dist_init_required=False
+    )
+    return engine
+
+
+def build_optimizer(
+    scorer: SequenceScorer, train: TrainConfig, deepspeed: dict[str, Any], device: torch.device
+) -> torch.optim.Optimizer:
+    """AdamW: DeepSpeed's own where the optimizer runs on the CPU, torch's elsewhere. Matrices alone decay."""
+    decay: list[Tensor] = []
+    keep: list[Tensor] = []
+    for parameter in scorer.parameters():
+        dimensions = len(getattr(parameter, "ds_shape", parameter.shape))
+        (decay if dimensions > 1 else keep).append(parameter)
+    groups = [{"params": decay, "weight_decay": train.weight_decay}, {"params": keep, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    offload = deepspeed.get("zero_optimization", {}).get("offload_optimizer", {}).get("device", "none")
+    if device.type == "cpu" or offload != "none":
+        from deepspeed.ops.adam import DeepSpeedCPUAdam
+
+        try:
+            return DeepSpeedCPUAdam(groups, lr=train.lr, betas=train.betas, adamw_mode=True)
+        except Exception as error:  # a failed build raises what the compiler's wrapper likes
+            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+            log.warning("DeepSpeedCPUAdam cannot be built (%s); torch's AdamW is ten times slower here", reason)
+    return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, fused=device.type == "cuda")
