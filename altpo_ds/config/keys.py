@@ -49,6 +49,6 @@ def suggestion(key: str, known: Iterable[str]) -> str:
     ]
     if elsewhere:
         return f"did you mean {max(elsewhere, key=lambda other: SequenceMatcher(None, key, other).ratio())}?"
-    if near := get_close_matches(key, known, n=1):
+    if not siblings and (near := get_close_matches(key, known, n=1)):
         return f"did you mean {near[0]}?"
     return f"known keys{f' of {parent}' if siblings and parent else ''}: {', '.join(siblings or known)}"

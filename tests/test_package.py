@@ -1,0 +1,45 @@
+"""What is installed, and what the package shows to the outside."""
+
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+import altpo_ds
+from altpo_ds.config.load import load_config
+from altpo_ds.config.schema import RunConfig
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_public_names_come_from_their_rooms() -> None:
+    assert altpo_ds.RunConfig is RunConfig
+    assert altpo_ds.load_config is load_config
+    with pytest.raises(AttributeError, match="no_such_name"):
+        altpo_ds.no_such_name  # noqa: B018
+
+
+@pytest.mark.parametrize("name", altpo_ds.__all__)
+def test_every_public_name_exists(name: str) -> None:
+    assert callable(getattr(altpo_ds, name))
+
+
+@pytest.mark.slow
+def test_a_wheel_holds_every_module_and_the_deepspeed_files(tmp_path: Path) -> None:
+    copy = tmp_path / "project"
+    for folder in ("altpo_ds", "ds_configs"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
+        shutil.copy(ROOT / file, copy / file)
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    subprocess.run([*build, "--wheel-dir", str(tmp_path), str(copy)], check=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        names = set(wheel.namelist())
+    modules = {str(path.relative_to(copy)) for path in (copy / "altpo_ds").rglob("*.py")}
+    files = {f"altpo_ds/ds_configs/{path.name}" for path in (ROOT / "ds_configs").glob("*.json")}
+    templates = {str(path.relative_to(copy)) for path in (copy / "altpo_ds").rglob("*.jinja")}
+    assert len(files) == 7
+    assert modules | files | templates <= names
