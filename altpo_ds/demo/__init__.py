@@ -1,0 +1,1 @@
+"""A whole unlearning story on fictitious authors, small enough for a laptop."""
