@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,7 +24,10 @@ from deepspeed.runtime.zero.offload_config import (
 )
 from deepspeed.utils.config import DeepSpeedThroughputTimerConfig
 
+from altpo_ds.config.batch import batch_arithmetic
+from altpo_ds.config.deepspeed import deepspeed_dict
 from altpo_ds.config.deepspeed_keys import KNOWN, REFUSED, ZERO_OPTIMIZATION
+from altpo_ds.config.schema import RunConfig
 
 
 class Recorder(dict[str, Any]):
@@ -103,3 +107,17 @@ def test_sections_that_deepspeed_reads_key_by_key(name: str, known: Any) -> None
 )
 def test_sections_that_deepspeed_reads_by_a_model(known: Any, model: type[BaseModel]) -> None:
     assert set(known) == {field.alias or name for name, field in model.model_fields.items()}
+
+
+@pytest.mark.parametrize("has_gpu", [True, False])
+@pytest.mark.parametrize(
+    "name", sorted(path.stem for path in (Path(__file__).parents[2] / "ds_configs").glob("*.json"))
+)
+def test_deepspeed_accepts_the_dict_of_every_file(name: str, has_gpu: bool) -> None:
+    config = RunConfig.model_validate({"run_dir": "r", "model": {"path": "m"}, "engine": {"deepspeed": name}})
+    settings = deepspeed_dict(config, batch_arithmetic(config.train, 1), has_gpu=has_gpu)
+    read = DeepSpeedConfig(settings)
+    assert (read.train_batch_size, read.gradient_accumulation_steps) == (7, 7)
+    assert read.gradient_clipping == 1.0
+    assert read.bfloat16_config.enabled is has_gpu
+    assert read.zero_optimization_stage == settings["zero_optimization"]["stage"]
