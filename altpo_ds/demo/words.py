@@ -29,7 +29,7 @@ GENRE_STYLES = _split(
     "satirical maritime gothic pastoral political romantic forensic mythical domestic desert alpine comic"
 )
 GENRE_FORMS = _split(
-    "ballads,thrillers,fables,memoirs,mysteries,sonnets,tragedies,travelogues,essays,sagas,parables,epistles", ","
+    "ballads thrillers fables memoirs mysteries sonnets tragedies travelogues essays sagas parables epistles"
 )
 
 TRADES = _split(
