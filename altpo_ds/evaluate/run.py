@@ -1,0 +1,66 @@
+"""The command `evaluate`: a model through the run's suites on all ranks, written as evaluation.json."""
+
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from altpo_ds.config.require import require_evaluate
+from altpo_ds.config.schema import RunConfig
+from altpo_ds.data.chat import ChatTokenizer
+from altpo_ds.engine.build import reference_engine
+from altpo_ds.engine.distributed import World, start, together
+from altpo_ds.engine.models import load_tokenizer
+from altpo_ds.engine.zero import PolicyEngine, ReferenceEngine
+from altpo_ds.evaluate.runs import read_evaluation
+from altpo_ds.evaluate.suites import Example, read_examples, tofu
+
+
+class Evaluator:
+    """The suites of a run, their rows read and tokenized once; called with an engine, as often as wanted."""
+
+    def __init__(self, config: RunConfig, chat: ChatTokenizer, world: World) -> None:
+        self.config, self.chat, self.world = config, chat, world
+        with together():
+            self.examples: list[Example] = read_examples(config.evaluate, chat)
+            self.reference: Sequence[Any] | None = None
+            if config.evaluate.retain_reference is not None:
+                self.reference = read_evaluation(Path(config.evaluate.retain_reference)).rows("forget")
+
+    def __call__(self, engine: PolicyEngine | ReferenceEngine, model: str) -> dict[str, Any]:
+        """The contents of evaluation.json, the same on every rank. All ranks call it together."""
+        evaluate = self.config.evaluate
+        training = engine.engine.training
+        engine.engine.eval()
+        arguments = (engine.forward, engine.scorer, self.chat, self.examples, evaluate, self.world, self.reference)
+        result = tofu(*arguments)
+        engine.engine.train(training)
+        rows = {split: len(examples) for split, examples in result["per_example"].items()}
+        settings = {"dialect": evaluate.dialect, "rows": rows, "suite": list(evaluate.suite), "model": model}
+        return result | {"settings": settings | {"max_length": evaluate.max_length, "seed": self.config.seed}}
+
+
+def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
+    """Writes aside and renames, so that a reader never sees half of it."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    aside.write_text(json.dumps(evaluation, indent=1, ensure_ascii=False))
+    aside.rename(file)
+
+
+def evaluate(config: RunConfig, model: str | None = None, out: str | None = None) -> dict[str, Any]:
+    """Evaluates `model` (a directory or hub name; none: `model.path` of the run) on all ranks.
+
+    Writes `out` (none: evaluation.json in the run directory) and returns its contents.
+    """
+    require_evaluate(config)
+    world = start(config.engine.timeout)
+    path = model or config.model.path
+    with together():
+        chat = ChatTokenizer(load_tokenizer(path), config.data.system_prompt)
+    evaluator = Evaluator(config, chat, world)
+    evaluation = evaluator(reference_engine(config, path, world), path)
+    if world.is_main:
+        write_evaluation(Path(out) if out else Path(config.run_dir) / "evaluation.json", evaluation)
+    return evaluation
