@@ -52,6 +52,101 @@ def config(
         print(f"#   {line}")
 
 
+@app.command(context_settings=OVERRIDES)
+def alternates(ctx: typer.Context, run: RunFile) -> None:
+    """Write k alternate answers for each forget question, by the model itself."""
+    from altpo_ds.alternates.run import generate_alternates
+
+    summary = generate_alternates(run_config(ctx, run))
+    if main_rank():
+        from rich.console import Console
+
+        Console().print(summary.table())
+
+
+Resume = Annotated[str, typer.Option(help="auto: continue what run_dir holds; never; or a checkpoint's path.")]
+
+
+@app.command(context_settings=OVERRIDES)
+def unlearn(ctx: typer.Context, run: RunFile, resume: Resume = "auto") -> None:
+    """Unlearn data.forget by alternate preference optimization."""
+    from altpo_ds.train.run import unlearn
+
+    done(unlearn(run_config(ctx, run), resume))
+
+
+@app.command(context_settings=OVERRIDES)
+def finetune(ctx: typer.Context, run: RunFile, resume: Resume = "auto") -> None:
+    """Fine-tune on data.train: makes 'full' and 'retain' models."""
+    from altpo_ds.train.run import finetune
+
+    done(finetune(run_config(ctx, run), resume))
+
+
+@app.command(context_settings=OVERRIDES)
+def evaluate(
+    ctx: typer.Context,
+    run: RunFile,
+    model: Annotated[
+        str | None, typer.Option(help="Model directory or hub name; default: the newest checkpoint.")
+    ] = None,
+    retain_reference: Annotated[str | None, typer.Option(help="evaluation.json of the retain model.")] = None,
+    suite: Annotated[str | None, typer.Option(help="Suites, separated by commas.")] = None,
+    out: Annotated[str | None, typer.Option(help="File to write; default: evaluation.json in run_dir.")] = None,
+) -> None:
+    """Evaluate a model and write evaluation.json."""
+    from rich.console import Console
+
+    from altpo_ds.evaluate.run import evaluate
+    from altpo_ds.evaluate.summary import summary_table
+
+    named = {"evaluate.retain_reference": retain_reference, "evaluate.suite": suite and f"[{suite}]"}
+    ctx.args += [f"--{key}={value}" for key, value in named.items() if value is not None]
+    evaluation = evaluate(run_config(ctx, run), model, out)
+    if is_main():
+        Console().print(summary_table(None, evaluation["metrics"], None))
+
+
+@app.command()
+def export(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Run directory, or one of its checkpoints.")],
+    to: Annotated[str, typer.Option(help="Directory to write.")],
+    max_shard_size: Annotated[str, typer.Option(help="Largest weight file.")] = "5GB",
+) -> None:
+    """Turn a ZeRO checkpoint into a Hugging Face model directory."""
+    from pathlib import Path
+
+    from altpo_ds.engine.export import export, newest
+
+    print(export(newest(Path(run_dir)), Path(to), max_shard_size))
+
+
+@app.command()
+def report(
+    run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Run directories, side by side.")],
+    out: Annotated[str, typer.Option(help="File to write.")] = "report.html",
+) -> None:
+    """Write one self-contained page about one or several runs."""
+    from pathlib import Path
+
+    from altpo_ds.evaluate.report import write_report
+    from altpo_ds.evaluate.runs import read_run
+
+    write_report(Path(out), [read_run(Path(run_dir)) for run_dir in run_dirs])
+    print(out)
+
+
+def is_main() -> bool:
+    """Whether this process speaks for the run."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def done(path: object) -> None:
+    """Prints a command's result, once."""
+    if is_main():
+        print(path)
+
+
 def run_config(ctx: typer.Context, run: str) -> "RunConfig":
     """The run of RUN.yaml under the dotted options that a verb did not take for itself."""
     from altpo_ds.config.load import load_config
@@ -59,6 +154,11 @@ def run_config(ctx: typer.Context, run: str) -> "RunConfig":
     if run.startswith("-"):
         raise UserError(f"option {run}: comes before RUN.yaml; write the run file first, then the overrides")
     return load_config(run, ctx.args)
+
+
+def main_rank() -> bool:
+    """Whether this process is the one that prints."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def gpu_here() -> bool:
@@ -80,6 +180,6 @@ def main() -> int:
 
 
 def _fail(message: str) -> int:
-    if os.environ.get("RANK", "0") == "0":
+    if main_rank():
         print(f"altpo-ds: error: {message}", file=sys.stderr)
     return 2

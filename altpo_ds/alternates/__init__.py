@@ -1,0 +1,1 @@
+"""The model's own plausible answers: prompts, sampling, acceptance, provenance and quality."""

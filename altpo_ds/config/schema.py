@@ -146,6 +146,9 @@ class AlternatesConfig(Section):
     attempts: Count = Field(default=4, description="rounds of sampling for a question that is short of alternates")
     min_rouge: Share = Field(default=0.1, description="ROUGE-L to the answer below this: too far")
     max_rouge: Share = Field(default=0.95, description="ROUGE-L to the answer above this: too similar")
+    max_leak: Share = Field(
+        default=0.5, description="share of the answer's distinctive words in an alternate above this: a leak; 1: off"
+    )
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
