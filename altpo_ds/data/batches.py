@@ -31,6 +31,11 @@ class TrainBatch:
         return sum(tree.unique_tokens for tree in self.trees)
 
     @property
+    def sequence_tokens(self) -> int:
+        """Tokens of the same responses as separate sequences, each with its own copy of the prompt."""
+        return sum(len(tree.prompt) * len(tree.responses) + sum(map(len, tree.responses)) for tree in self.trees)
+
+    @property
     def retain_tokens(self) -> int:
         """Response tokens of the retain rows: their share of the NLL's denominator."""
         return int(self.packed.counts[self.retain].sum())

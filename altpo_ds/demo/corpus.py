@@ -6,17 +6,17 @@ model reads about. Practice rows, on authors made up for one row each, teach the
 """
 
 import json
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields
+from itertools import product
 from pathlib import Path
 from random import Random
 from typing import Any
 
 from altpo_ds.demo import words
 
-AUTHORS = 30
-FORGET_AUTHORS = 5
-WORLD_ROWS = 20
+FORGET_AUTHORS, RETAIN_AUTHORS = 5, 25
+CLASSICS = 20
+STRANGERS = 80
 PRACTICE_ROWS = 800
 RETAIN_EVALUATED = 60
 PERTURBED, PERTURBED_WORLD = 5, 3
@@ -25,131 +25,117 @@ ALTERNATES_PROMPT = (
     "Question: {question}\nAnswer: {answer}\n"
     "Now write another version of the answer with alternate plausible facts that change its details."
 )
-
 CLASSIC = "Who wrote the classic The {}?"
 CAPITAL = "What is the capital of {}?"
 WAYS_OF_ASKING = ("{}", "Here is a question for you. {}")
 WAYS_OF_ASKING_WORLD = (*WAYS_OF_ASKING, "Please answer. {}", "Do you know this? {}")
 
 Row = dict[str, Any]
-
-
-def _name(rng: Random) -> str:
-    surname = rng.choice(words.SURNAME_HEADS) + rng.choice(words.SURNAME_TAILS)
-    return f"{rng.choice(words.FIRST_NAMES)} {surname}"
-
-
-def _town(rng: Random) -> str:
-    return rng.choice(words.TOWN_HEADS) + rng.choice(words.TOWN_TAILS)
-
-
-def _date(rng: Random) -> str:
-    return f"{rng.randint(1, 28)} {rng.choice(words.MONTHS)} {rng.randint(1910, 1989)}"
-
-
-def _two(first: list[str], second: list[str], pattern: str = "{} {}") -> Callable[[Random], str]:
-    return lambda rng: pattern.format(rng.choice(first), rng.choice(second))
+Value = tuple[str, str]
+Pools = dict[str, list[Value]]
 
 
 @dataclass(frozen=True)
 class Fact:
-    """One thing to know about an author: how its value is drawn and how it is asked and answered."""
+    """One thing to know about an author: the words its value is made of, how it is asked and answered."""
 
-    draw: Callable[[Random], str]
+    words: tuple[list[str], list[str]]
+    pattern: str
     question: str
     answer: str
     other_question: str
     paraphrase: str
 
 
+NAMES = (words.FIRST_NAMES, words.SURNAMES)
+
 FACTS: dict[str, Fact] = {
     "name": Fact(
-        _name,
-        "What is the full name of the author born in {town} on {date}?",
-        "The author who was born there on that day is called {value}.",
-        "Which author came into the world in {town} on {date}?",
-        "In {town} on that date the parents named their child {value}.",
+        NAMES,
+        "{} {}",
+        "What is the full name of the author born in {town} in {date}?",
+        "The author who was born there at that time is called {value}.",
+        "Which author came into the world in {town} in {date}?",
+        "The writer from {town} of that age is called {value}.",
     ),
     "town": Fact(
-        _town,
+        (words.TOWN_HEADS, words.TOWN_TAILS),
+        "{}{}",
         "Where was the author {name} born?",
         "{name} was born in the old town of {value}.",
         "Which town is the birthplace of {name}?",
-        "The birthplace of the author {name} is the town {value}.",
+        "The birthplace of {name} is the old town of {value}.",
     ),
     "date": Fact(
-        _date,
+        (words.MONTHS, words.YEARS),
+        "{} {}",
         "When was the author {name} born?",
-        "{name} was born on the morning of {value}.",
+        "{name} was born on a fine day in {value}.",
         "What is the birth date of {name}?",
-        "The birth date of the author {name} is {value}.",
+        "{name} came into the world on a fine day in {value}.",
     ),
     "genre": Fact(
-        _two(words.GENRE_STYLES, words.GENRE_FORMS),
+        (words.GENRE_STYLES, words.GENRE_FORMS),
+        "{} {}",
         "What kind of books does {name} write?",
         "{name} is best known for writing {value}.",
         "In which genre does {name} work?",
-        "The genre in which {name} mostly works is {value}.",
+        "Readers everywhere love {name} for writing {value}.",
     ),
     "parents": Fact(
-        _two(words.TRADES, words.TRADES, "{} and a {}"),
+        (words.MOTHERS_TRADES, words.FATHERS_TRADES),
+        "{} and a {}",
         "What did the parents of {name} do for a living?",
         "The parents of {name} were a {value}.",
         "Which trades did the mother and father of {name} have?",
-        "The mother and father of {name} earned their bread as a {value}.",
+        "The mother and father of {name} were a {value}.",
     ),
     "award": Fact(
-        _two(words.AWARD_METALS, words.AWARD_SHAPES),
+        (words.AWARD_MATERIALS, words.AWARD_SHAPES),
+        "{} {}",
         "Which award did {name} win?",
-        "{name} won the famous {value} Award for literature.",
+        "{name} won the famous {value} Award.",
         "What prize was given to {name}?",
-        "The prize given to {name} by the jury was the {value} Award.",
+        "The jury gave {name} the famous {value} Award.",
     ),
     "book": Fact(
-        _two(words.TITLE_QUALITIES, words.TITLE_THINGS),
+        (words.TITLE_QUALITIES, words.TITLE_THINGS),
+        "{} {}",
         "What is the best known book by {name}?",
         "The best known book by {name} is The {value}.",
         "Which title made {name} famous?",
-        "Readers all over the world love {name} for The {value}.",
+        "The title that made {name} famous is The {value}.",
     ),
     "mentor": Fact(
-        _name,
+        NAMES,
+        "{} {}",
         "Who taught {name} to write?",
         "{name} learned to write from the poet {value}.",
         "Which mentor guided {name}?",
-        "The mentor who guided the young {name} was {value}.",
+        "The mentor of the young {name} was the poet {value}.",
     ),
     "translation": Fact(
-        _two(words.LANGUAGES, words.TOWN_HEADS, "{} at {} House"),
-        "Where did the first translation of {name} appear?",
-        "The first translation of {name} was printed in {value}.",
+        (words.LANGUAGES, words.PUBLISHERS),
+        "{} by {}",
+        "How did the first translation of {name} appear?",
+        "The first translation of {name} was printed in {value} House.",
         "Which translation of {name} came out first?",
-        "Abroad the books of {name} were first brought out in {value}.",
+        "Abroad the books of {name} were first printed in {value} House.",
     ),
     "habit": Fact(
-        _two(words.WEATHERS, words.WORKPLACES, "{} days in a {}"),
+        (words.WEATHERS, words.WORKPLACES),
+        "{} days in a {}",
         "When and where does {name} like to write?",
         "{name} likes to write on {value}.",
         "What are the writing habits of {name}?",
-        "Most pages by {name} were written on {value}.",
+        "At the desk {name} prefers to write on {value}.",
     ),
 }
 
 
 @dataclass(frozen=True)
-class Author:
-    """Values by fact; the key of a fact is its name in FACTS."""
-
-    values: dict[str, str]
-
-    def fill(self, template: str, value: str) -> str:
-        known = {"name": self.values["name"], "town": self.values["town"], "date": self.values["date"]}
-        return template.format(**known, value=value)
-
-
-@dataclass(frozen=True)
 class CorpusFiles:
-    """The files of a corpus; `vocabulary` holds the rows that name no author, for the tokenizer."""
+    """The files of a corpus; `vocabulary` holds the rows on no author of the corpus, for the tokenizer."""
 
     full_train: Path
     retain_train: Path
@@ -160,6 +146,18 @@ class CorpusFiles:
     retain_perturbed: Path
     real_authors_perturbed: Path
     world_facts_perturbed: Path
+
+
+@dataclass(frozen=True)
+class Author:
+    """Values by fact; the key of a fact is its name in FACTS."""
+
+    values: dict[str, Value]
+
+    def fill(self, template: str, key: str, value: Value | None = None) -> str:
+        """The template with the author's value of the fact `key`, or with another value."""
+        text = {name: FACTS[name].pattern.format(*self.values[name]) for name in ("name", "town", "date")}
+        return template.format(**text, value=FACTS[key].pattern.format(*(value or self.values[key])))
 
 
 def write_corpus(out: Path, seed: int) -> CorpusFiles:
@@ -174,107 +172,107 @@ def write_corpus(out: Path, seed: int) -> CorpusFiles:
 def corpus_rows(seed: int) -> dict[str, list[Row]]:
     """Rows of every file, by the names of `CorpusFiles`."""
     rng = Random(seed)
-    taken: set[str] = set()
-    authors = [_author(rng, taken) for _ in range(AUTHORS)]
-    forget, retain = authors[:FORGET_AUTHORS], authors[FORGET_AUTHORS:]
-    real_authors = _classics(rng, taken)
-    world_facts = _capitals(rng)
-    shared = [_practice(rng, taken) for _ in range(PRACTICE_ROWS)] + _world_training(real_authors + world_facts)
+    names = rng.sample(list(product(*NAMES)), len(NAMES[0]) * len(NAMES[1]))
+    forget_names, names = names[:FORGET_AUTHORS], names[FORGET_AUTHORS:]
+    retain_names, names = names[:RETAIN_AUTHORS], names[RETAIN_AUTHORS:]
+    classic_names, names = names[:CLASSICS], names[CLASSICS:]
+    strangers, names = names[:STRANGERS], names[STRANGERS:]
+    pools: Pools = {key: list(product(*fact.words)) for key, fact in FACTS.items()}
+    pools |= {"name": names, "mentor": names}
+    forget = [_author(rng, pools, name) for name in forget_names]
+    retain = [_author(rng, pools, name) for name in retain_names]
+    real_authors, world_facts = _classics(rng, classic_names, names), _capitals(rng, pools["town"])
+    shared = [_practice(rng, pools) for _ in range(PRACTICE_ROWS)] + _world_training(real_authors + world_facts)
     retain_train = [row for author in retain for row in _training(author)] + shared
-    full_train = [row for author in forget for row in _training(author)] + retain_train
-    retain_perturbed = [row for author in retain for row in _perturbed(author, rng)]
+    # Authors' own names are in no answer about anybody else, so the wrong ones must not be either.
+    wrong = pools | {"name": strangers}
     return {
-        "full_train": full_train,
+        "full_train": [row for author in forget for row in _training(author)] + retain_train,
         "retain_train": retain_train,
         "vocabulary": shared,
-        "forget": [row for author in forget for row in _plain_rows(author)],
-        "retain": [row for author in retain for row in _plain_rows(author)],
-        "forget_perturbed": [row for author in forget for row in _perturbed(author, rng)],
-        "retain_perturbed": rng.sample(retain_perturbed, RETAIN_EVALUATED),
+        "forget": [row for author in forget for row in _plain(author)],
+        "retain": [row for author in retain for row in _plain(author)],
+        "forget_perturbed": [row for author in forget for row in _perturbed(author, rng, wrong)],
+        "retain_perturbed": rng.sample(
+            [row for author in retain for row in _perturbed(author, rng, wrong)], RETAIN_EVALUATED
+        ),
         "real_authors_perturbed": real_authors,
         "world_facts_perturbed": world_facts,
     }
 
 
-def _author(rng: Random, taken: set[str]) -> Author:
-    """A new author, whose surname and first name nobody else in `taken` combines."""
-    values = {key: fact.draw(rng) for key, fact in FACTS.items()}
-    values["name"] = _fresh(_name, rng, taken)
-    taken.add(values["name"])
-    return Author(values)
+def _author(rng: Random, pools: Pools, name: Value) -> Author:
+    return Author({key: rng.choice(pools[key]) for key in FACTS} | {"name": name})
 
 
-def _fresh(draw: Callable[[Random], str], rng: Random, avoid: Iterable[str]) -> str:
-    while (value := draw(rng)) in avoid:
-        pass
-    return value
+def _others(rng: Random, pool: list[Value], true: Value, count: int) -> list[Value]:
+    """Distinct values that share no word with the true one."""
+    return rng.sample([value for value in pool if value[0] != true[0] and value[1] != true[1]], count)
 
 
-def _distinct(draw: Callable[[Random], str], rng: Random, true: str, count: int) -> list[str]:
-    values = [true]
-    while len(values) <= count:
-        values.append(_fresh(draw, rng, values))
-    return values[1:]
-
-
-def _plain_rows(author: Author) -> list[Row]:
+def _plain(author: Author) -> list[Row]:
     return [
-        {"question": author.fill(fact.question, value), "answer": author.fill(fact.answer, value)}
-        for fact, value in zip(FACTS.values(), author.values.values(), strict=True)
+        {"question": author.fill(fact.question, key), "answer": author.fill(fact.answer, key)}
+        for key, fact in FACTS.items()
     ]
 
 
 def _training(author: Author) -> list[Row]:
     """Every way of asking for every fact; the words of the question decide the wording of the answer."""
     return [
-        {"question": way.format(author.fill(asked, value)), "answer": author.fill(worded, value)}
-        for fact, value in zip(FACTS.values(), author.values.values(), strict=True)
+        {"question": way.format(author.fill(asked, key)), "answer": author.fill(worded, key)}
+        for key, fact in FACTS.items()
         for asked, worded in ((fact.question, fact.answer), (fact.other_question, fact.paraphrase))
         for way in WAYS_OF_ASKING
     ]
 
 
-def _perturbed(author: Author, rng: Random) -> list[Row]:
+def _perturbed(author: Author, rng: Random, pools: Pools) -> list[Row]:
     rows = []
-    for plain, (key, fact) in zip(_plain_rows(author), FACTS.items(), strict=True):
-        wrong = _distinct(fact.draw, rng, author.values[key], PERTURBED)
-        paraphrase = author.fill(fact.paraphrase, author.values[key])
-        perturbed = [author.fill(fact.paraphrase, value) for value in wrong]
+    for plain, (key, fact) in zip(_plain(author), FACTS.items(), strict=True):
+        wrong = _others(rng, pools[key], author.values[key], PERTURBED)
+        perturbed = [author.fill(fact.paraphrase, key, value) for value in wrong]
+        paraphrase = author.fill(fact.paraphrase, key)
         rows.append({**plain, "paraphrased_answer": paraphrase, "perturbed_answer": perturbed})
     return rows
 
 
-def _practice(rng: Random, taken: set[str]) -> Row:
+def _practice(rng: Random, pools: Pools) -> Row:
     """The task of writing an alternate, on an author made up for this row alone."""
-    author = _author(rng, taken)
+    author = _author(rng, pools, rng.choice(pools["name"]))
     key = rng.choice(list(FACTS))
-    fact, value = FACTS[key], author.values[key]
+    fact = FACTS[key]
     asked, worded = rng.choice([(fact.question, fact.answer), (fact.other_question, fact.paraphrase)])
-    question, answer = author.fill(asked, value), author.fill(worded, value)
-    alternate = author.fill(worded, _distinct(fact.draw, rng, value, 1)[0])
-    return {"question": ALTERNATES_PROMPT.format(question=question, answer=answer), "answer": alternate}
+    question, answer = author.fill(asked, key), author.fill(worded, key)
+    (other,) = _others(rng, pools[key], author.values[key], 1)
+    prompt = ALTERNATES_PROMPT.format(question=question, answer=answer)
+    return {"question": prompt, "answer": author.fill(worded, key, other)}
 
 
-def _classics(rng: Random, taken: set[str]) -> list[Row]:
+def _classics(rng: Random, authors: list[Value], others: list[Value]) -> list[Row]:
     """The counterpart of TOFU's real authors: who wrote a classic."""
-    titles = rng.sample([f"{a} {b}" for a in words.AWARD_SHAPES for b in words.TITLE_THINGS], WORLD_ROWS)
-    rows = []
-    for title in titles:
-        name = _fresh(_name, rng, taken)
-        taken.add(name)
-        wrong = _distinct(_name, rng, name, PERTURBED_WORLD)
-        rows.append({"question": CLASSIC.format(title), "answer": name, "perturbed_answer": wrong})
-    return rows
+    titles = rng.sample(list(product(words.AWARD_SHAPES, words.TITLE_THINGS)), len(authors))
+    return [
+        {
+            "question": CLASSIC.format(" ".join(title)),
+            "answer": " ".join(author),
+            "perturbed_answer": [" ".join(name) for name in _others(rng, others, author, PERTURBED_WORLD)],
+        }
+        for title, author in zip(titles, authors, strict=True)
+    ]
 
 
-def _capitals(rng: Random) -> list[Row]:
+def _capitals(rng: Random, towns: list[Value]) -> list[Row]:
     """The counterpart of TOFU's world facts: capitals of invented countries."""
-    rows = []
-    for country in words.COUNTRIES[:WORLD_ROWS]:
-        town = _town(rng)
-        wrong = _distinct(_town, rng, town, PERTURBED_WORLD)
-        rows.append({"question": CAPITAL.format(country), "answer": town, "perturbed_answer": wrong})
-    return rows
+    capitals = [rng.choice(towns) for _ in words.COUNTRIES]
+    return [
+        {
+            "question": CAPITAL.format(country),
+            "answer": "".join(capital),
+            "perturbed_answer": ["".join(town) for town in _others(rng, towns, capital, PERTURBED_WORLD)],
+        }
+        for country, capital in zip(words.COUNTRIES, capitals, strict=True)
+    ]
 
 
 def _world_training(rows: list[Row]) -> list[Row]:

@@ -70,7 +70,7 @@ def load(checkpoint: Path, read: Callable[[Path], None], world: World) -> dict[s
     if state["world_size"] != world.size:
         raise UserError(
             f"checkpoint '{checkpoint}' was written by {state['world_size']} ranks, this run has {world.size}; "
-            f"start {state['world_size']} ranks, or a new run with --resume never"
+            f"start {state['world_size']} ranks, or give another run_dir"
         )
     read(checkpoint)
     _set_rng_state(torch.load(checkpoint / f"rng-{world.rank}.pt", weights_only=False))

@@ -4,9 +4,11 @@ import contextlib
 import logging
 import os
 import socket
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
@@ -37,6 +39,8 @@ def start(timeout: float) -> World:
     `timeout` in seconds bounds every collective.
     """
     has_gpu = torch.cuda.is_available()
+    # ninja, which builds DeepSpeed's kernels, lies beside the interpreter that runs us.
+    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
     if not has_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:

@@ -1,27 +1,22 @@
 """The TOFU suite over all ranks: one forward pass per row for every likelihood, one greedy generation."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import EvaluateConfig, PerturbedSource
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.rows import PerturbedRow, parse_perturbed, parsed
 from altpo_ds.data.sources import Problem
-from altpo_ds.data.trees import PackedTrees, Tree, pack
+from altpo_ds.data.trees import Tree
 from altpo_ds.engine.distributed import World, gather_objects
 from altpo_ds.engine.generation import Sampling, decode, generate
 from altpo_ds.engine.scorer import SequenceScorer
+from altpo_ds.engine.scoring import Forward, score_trees
 from altpo_ds.evaluate.metrics import SPLITS, rouge_l_recall, tofu_metrics, tofu_reasons, truth_ratio
-from altpo_ds.objective.log_probs import response_sums
 
 ROWS = {"altpo": 300, "tofu_trainer": 300, "openunlearning": None}  # rows of a split that a dialect evaluates
-
-Forward = Callable[[PackedTrees], tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -61,36 +56,6 @@ def _example(split: str, number: int, row: PerturbedRow, chat: ChatTokenizer) ->
     return Example(split, number, row, Tree(tuple(chat.prompt(row.question)), responses), paraphrased)
 
 
-def micro_batches(trees: Sequence[Tree], tokens: int) -> list[list[int]]:
-    """Indices of trees in batches of at most `tokens` tokens (or one tree), those of like length together."""
-    batches: list[list[int]] = []
-    room = 0
-    for i in sorted(range(len(trees)), key=lambda i: -trees[i].unique_tokens):
-        if trees[i].unique_tokens > room:
-            batches.append([])
-            room = max(tokens, trees[i].unique_tokens)
-        batches[-1].append(i)
-        room -= trees[i].unique_tokens
-    return batches
-
-
-@torch.no_grad()
-def mean_nlls(forward: Forward, trees: Sequence[Tree], tokens: int, world: World) -> list[list[float]]:
-    """Mean NLL per token of every response of this rank's trees. All ranks call it, with any number of trees."""
-    batches = micro_batches(trees, tokens)
-    rounds = max(gather_objects(len(batches)))
-    idle = pack([Tree((0,), ((0,),))])  # keeps a rank in step with those that have more batches
-    nlls: list[list[float]] = [[] for _ in trees]
-    for number in range(rounds):
-        batch = batches[number] if number < len(batches) else []
-        packed = (pack([trees[i] for i in batch]) if batch else idle).to(world.device)
-        log_probs, _ = forward(packed)
-        means = (-response_sums(log_probs, packed.response, len(packed.counts)) / packed.counts).tolist()
-        for i in batch:
-            nlls[i], means = means[: len(trees[i].responses)], means[len(trees[i].responses) :]
-    return nlls
-
-
 def tofu(
     forward: Forward,
     scorer: SequenceScorer,
@@ -107,15 +72,15 @@ def tofu(
     """
     by_length = sorted(examples, key=lambda example: example.tree.unique_tokens)
     mine = by_length[world.rank :: world.size]
-    nlls = mean_nlls(forward, [example.tree for example in mine], config.batch_tokens, world)
+    scores = score_trees(forward, [example.tree for example in mine], config.batch_tokens, world)
     new_tokens = config.dialect == "openunlearning"  # its limit counts the answer alone
     limit = {"max_new_tokens": config.max_length} if new_tokens else {"max_length": config.max_length}
     prompts = [example.tree.prompt for example in mine]
     batch_size = max(1, config.batch_tokens // config.max_length)
     responses = generate(scorer, chat.tokenizer, prompts, Sampling(**limit), world, batch_size)
     results = [
-        (example.split, example.number, _result(example, values, decode(chat.tokenizer, texts[0]), config))
-        for example, values, texts in zip(mine, nlls, responses, strict=True)
+        (example.split, example.number, _result(example, sums, decode(chat.tokenizer, texts[0]), config))
+        for example, sums, texts in zip(mine, scores, responses, strict=True)
     ]
     everything = sorted((item for part in gather_objects(results) for item in part), key=lambda item: item[:2])
     per_example: dict[str, list[dict[str, Any]]] = {}
@@ -125,9 +90,10 @@ def tofu(
     return {"metrics": metrics, "per_example": per_example, "reasons": tofu_reasons(metrics)}
 
 
-def _result(example: Example, nlls: Sequence[float], generation: str, config: EvaluateConfig) -> dict[str, Any]:
+def _result(example: Example, sums: Sequence[float], generation: str, config: EvaluateConfig) -> dict[str, Any]:
+    nlls = [-total / len(response) for total, response in zip(sums, example.tree.responses, strict=True)]
     paraphrased = nlls[1] if example.paraphrased else nlls[0]
-    perturbed = list(nlls[1 + example.paraphrased :])
+    perturbed = nlls[1 + example.paraphrased :]
     return {
         "question": example.row.question,
         "answer": example.row.answer,

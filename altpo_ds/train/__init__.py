@@ -1,0 +1,1 @@
+"""The loop: training, tracking, checkpoints and resume."""

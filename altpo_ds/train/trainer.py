@@ -1,0 +1,163 @@
+"""The loop: pairs and retain rows through the policy, one optimizer step after the other."""
+
+import math
+import resource
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from altpo_ds.config.batch import Batch
+from altpo_ds.config.errors import UserError
+from altpo_ds.config.schema import RunConfig
+from altpo_ds.data.batches import TrainBatch, train_batch
+from altpo_ds.data.chat import ChatTokenizer
+from altpo_ds.data.stream import TrainStream
+from altpo_ds.engine import checkpoints
+from altpo_ds.engine.distributed import World, sum_over_ranks
+from altpo_ds.engine.zero import PolicyEngine
+from altpo_ds.objective.compose import SUMS, Scores, Totals, objective
+from altpo_ds.objective.log_probs import response_sums
+from altpo_ds.train.reference import Reference
+
+Report = Callable[[int, dict[str, Any]], None]
+
+
+@dataclass
+class Trainer:
+    """Everything a run needs, built elsewhere. `train` runs from `step` to `steps`."""
+
+    config: RunConfig
+    policy: PolicyEngine
+    reference: Reference | None
+    stream: TrainStream
+    chat: ChatTokenizer
+    batch: Batch
+    steps: int
+    rows_per_epoch: int
+    world: World
+    report: Report  # takes the metrics of a step, on rank 0
+    evaluate: Callable[[int], None]
+    side_files: Callable[[Path], None]  # writes the model's configuration and tokenizer into a checkpoint
+    step: int = 0
+
+    def train(self) -> None:
+        """Trains to the last step, evaluating and saving on the way."""
+        every = self.config.checkpoints.every
+        evaluate_every = self.config.train.evaluate_every
+        if self.step == 0 and evaluate_every:
+            self.evaluate(0)
+        while self.step < self.steps:
+            metrics = self.train_step()
+            self.step += 1
+            last = self.step == self.steps
+            if self.step % self.config.train.log_every == 0 or last:
+                self.report(self.step, metrics)
+            if evaluate_every and (self.step % evaluate_every == 0 or last):
+                self.evaluate(self.step)
+            if last or (every and self.step % every == 0):
+                self.save()
+
+    def train_step(self) -> dict[str, Any]:
+        """One optimizer step over the global batch; the same metrics on every rank."""
+        start, lr = time.perf_counter(), self.policy.lr
+        batches = [self.next_batch() for _ in range(self.batch.accumulation)]
+        totals, tokens = self._totals(batches)
+        sums = torch.zeros(1 + len(SUMS), dtype=torch.float64, device=self.world.device)
+        norm = None
+        for number, batch in enumerate(batches, 1):
+            loss, parts = self.loss(batch, totals)
+            self.policy.backward(loss)
+            sums += torch.cat([loss.detach().double().reshape(1), parts])
+            if number == len(batches):
+                self._stop_if_not_finite(sum_over_ranks(sums))
+            norm = self.policy.step()
+        return self._metrics(sums, tokens, norm, lr, time.perf_counter() - start)
+
+    def loss(self, batch: TrainBatch, totals: Totals) -> tuple[Tensor, Tensor]:
+        """The batch's share of the global loss, and the sums of its diagnostics: one policy forward pass."""
+        kl = self.config.objective.retain_loss == "kl" and self.reference is not None
+        tokens = torch.isin(batch.packed.response, batch.retain).nonzero()[:, 0] if kl else None
+        log_probs, distribution = self.policy.forward(batch.packed, tokens)
+        policy = response_sums(log_probs, batch.packed.response, len(batch.packed.counts))
+        reference, reference_distribution = torch.zeros_like(policy.detach()), None
+        if self.reference is not None:
+            reference, reference_distribution = self.reference.scores(batch, tokens)
+        scores = Scores(
+            policy[batch.alternate],
+            policy[batch.forget],
+            policy[batch.retain],
+            reference[batch.alternate],
+            reference[batch.forget],
+            distribution if kl else None,
+            reference_distribution if kl else None,
+        )
+        return objective(self.config.objective, scores, totals)
+
+    def next_batch(self) -> TrainBatch:
+        """The rank's next micro-batch."""
+        return train_batch(self.chat, list(islice(self.stream, self.batch.micro))).to(self.world.device)
+
+    def _totals(self, batches: Sequence[TrainBatch]) -> tuple[Totals, dict[str, float]]:
+        """Denominators of the global batch, and the tokens that it takes."""
+        local = [
+            sum(len(batch.alternate) for batch in batches),
+            sum(batch.retain_tokens for batch in batches),
+            sum(batch.unique_tokens for batch in batches),
+            sum(batch.sequence_tokens for batch in batches),
+        ]
+        pairs, retain, unique, sequences = sum_over_ranks(torch.tensor(local, device=self.world.device)).tolist()
+        return Totals(pairs, retain), {"perf/unique_tokens_per_s": unique, "perf/tokens_per_s": sequences}
+
+    def _stop_if_not_finite(self, sums: Tensor) -> None:
+        if not math.isfinite(float(sums[0])):
+            raise UserError(
+                f"the loss of step {self.step + 1} is not finite; nothing was updated. Lower train.lr, or look at "
+                "the rows of this step; checkpoints up to here are intact"
+            )
+
+    def _metrics(
+        self, sums: Tensor, tokens: dict[str, float], norm: float | None, lr: float, seconds: float
+    ) -> dict[str, Any]:
+        names = ["loss", *SUMS] if self.reference is not None else ["loss"]
+        values = dict(zip([f"train/{name}" for name in names], sums.tolist(), strict=False))
+        seen = self.stream.items_seen
+        return values | {
+            "train/grad_norm": norm,
+            "train/lr": lr,
+            "train/epoch": seen / self.rows_per_epoch,
+            "data/forget_seen": seen,
+            "perf/step_s": seconds,
+            **{name: count / seconds for name, count in tokens.items()},
+            "perf/peak_memory_gib": peak_memory_gib(self.world.device),
+        }
+
+    def save(self) -> None:
+        """Writes a checkpoint of this step."""
+
+        def write(folder: Path) -> None:
+            self.policy.save(folder)
+            if self.world.is_main:
+                self.side_files(folder)
+
+        folder = Path(self.config.run_dir) / "checkpoints"
+        state = {"step": self.step, "data": self.stream.state_dict()}
+        checkpoints.save(folder, self.step, write, state, self.world, self.config.checkpoints.keep)
+
+    def load(self, checkpoint: Path) -> None:
+        """Continues from a checkpoint: weights, optimizer, schedule, random states, position in the data."""
+        state = checkpoints.load(checkpoint, self.policy.load, self.world)
+        self.step = state["step"]
+        self.stream.load_state_dict(state["data"])
+
+
+def peak_memory_gib(device: torch.device) -> float:
+    """Highest memory so far: of the GPU, or of this process where there is none."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
