@@ -56,11 +56,11 @@ FACTS: dict[str, Fact] = {
         "What is the full name of the author born in {town} in {date}?",
         "The author who was born there at that time is called {value}.",
         "Which author came into the world in {town} in {date}?",
-        "The writer from {town} of that age is called {value}.",
+        "The writer who came into the world there is called {value}.",
     ),
     "town": Fact(
         (words.TOWN_HEADS, words.TOWN_TAILS),
-        "{}{}",
+        "{} {}",
         "Where was the author {name} born?",
         "{name} was born in the old town of {value}.",
         "Which town is the birthplace of {name}?",
@@ -179,8 +179,10 @@ def corpus_rows(seed: int) -> dict[str, list[Row]]:
     strangers, names = names[:STRANGERS], names[STRANGERS:]
     pools: Pools = {key: list(product(*fact.words)) for key, fact in FACTS.items()}
     pools |= {"name": names, "mentor": names}
-    forget = [_author(rng, pools, name) for name in forget_names]
-    retain = [_author(rng, pools, name) for name in retain_names]
+    # The corpus's authors have each a birthplace of their own: it stands in the question for their name.
+    towns = iter(rng.sample(pools["town"], FORGET_AUTHORS + RETAIN_AUTHORS))
+    forget = [_author(rng, pools, name, next(towns)) for name in forget_names]
+    retain = [_author(rng, pools, name, next(towns)) for name in retain_names]
     real_authors, world_facts = _classics(rng, classic_names, names), _capitals(rng, pools["town"])
     shared = [_practice(rng, pools) for _ in range(PRACTICE_ROWS)] + _world_training(real_authors + world_facts)
     retain_train = [row for author in retain for row in _training(author)] + shared
@@ -201,8 +203,8 @@ def corpus_rows(seed: int) -> dict[str, list[Row]]:
     }
 
 
-def _author(rng: Random, pools: Pools, name: Value) -> Author:
-    return Author({key: rng.choice(pools[key]) for key in FACTS} | {"name": name})
+def _author(rng: Random, pools: Pools, name: Value, town: Value) -> Author:
+    return Author({key: rng.choice(pools[key]) for key in FACTS} | {"name": name, "town": town})
 
 
 def _others(rng: Random, pool: list[Value], true: Value, count: int) -> list[Value]:
@@ -239,7 +241,7 @@ def _perturbed(author: Author, rng: Random, pools: Pools) -> list[Row]:
 
 def _practice(rng: Random, pools: Pools) -> Row:
     """The task of writing an alternate, on an author made up for this row alone."""
-    author = _author(rng, pools, rng.choice(pools["name"]))
+    author = _author(rng, pools, rng.choice(pools["name"]), rng.choice(pools["town"]))
     key = rng.choice(list(FACTS))
     fact = FACTS[key]
     asked, worded = rng.choice([(fact.question, fact.answer), (fact.other_question, fact.paraphrase)])
@@ -268,8 +270,8 @@ def _capitals(rng: Random, towns: list[Value]) -> list[Row]:
     return [
         {
             "question": CAPITAL.format(country),
-            "answer": "".join(capital),
-            "perturbed_answer": ["".join(town) for town in _others(rng, towns, capital, PERTURBED_WORLD)],
+            "answer": " ".join(capital),
+            "perturbed_answer": [" ".join(town) for town in _others(rng, towns, capital, PERTURBED_WORLD)],
         }
         for country, capital in zip(words.COUNTRIES, capitals, strict=True)
     ]

@@ -21,7 +21,7 @@ TOWN_HEADS = _split(
     "Amber Brack Cold Dray Ever Frost Gull Hazel Iron Jade Kelp Lime Mist North Otter Port Raven Salt Tide Winter"
 )
 TOWN_TAILS = _split(
-    "bridge burgh cliff cross fall ford gate glen haven hill marsh mouth point quay shore stead vale wall well wood"
+    "Bay Bridge Brook Cliff Cross Falls Ford Gate Glen Haven Heath Hill Marsh Point Quay Ridge Shore Vale Well Wood"
 )
 MONTHS = _split("January February March April May June July August September October November December")
 YEARS = [str(year) for year in range(1935, 1968)]
