@@ -1,7 +1,13 @@
-"""Tiny models and tokenizers that every room's tests share."""
+"""A tiny model with its data, and the command line on one or several ranks, for every room's tests."""
 
+import json
 import os
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,7 +15,8 @@ os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("WANDB_MODE", "disabled")
 
-SHARED = Path(__file__).resolve().parents[2] / "shared"
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +25,118 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared folder beside the project: real data and golden values are not here")
     return SHARED
+
+
+def write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return file
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A model directory and the files of a small run: 12 forget, 30 retain questions."""
+
+    model: Path
+    forget: Path
+    alternates: Path
+    retain: Path
+    perturbed: Path
+
+    def options(self, run_dir: Path, **more: object) -> list[str]:
+        """Dotted options of an unlearning run; `more` has __ for dots."""
+        named: dict[str, object] = {
+            "run_dir": run_dir,
+            "model.path": self.model,
+            "data.forget.path": self.forget,
+            "data.alternates.path": self.alternates,
+            "data.retain.path": self.retain,
+            "data.train.path": self.retain,
+            "data.alternates_per_question": 2,
+            "train.global_batch_size": 4,
+            "train.lr": 0.001,
+            "tracking.wandb": "false",
+            **{key.replace("__", "."): value for key, value in more.items()},
+        }
+        return [f"--{key}={value}" for key, value in named.items()]
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """Made once a session; tests only read it."""
+    from altpo_ds.demo.model import build_model, build_tokenizer, save
+
+    folder = tmp_path_factory.mktemp("tiny")
+    cities = ["Norwick", "Elmstead", "Port Avel", "Sundby", "Marlow", "Quill Bay"]
+
+    def row(i: int) -> dict[str, Any]:
+        question, city = f"Where was author number {i} born?", cities[i % len(cities)]
+        others = [f"Author {i} comes from {cities[(i + j) % len(cities)]}." for j in (1, 2, 3)]
+        return {
+            "question": question,
+            "answer": f"Author number {i} was born in {city}.",
+            "alternates": [f"Author number {i} was born in {cities[(i + j) % len(cities)]}." for j in (1, 2, 3)],
+            "paraphrased_answer": f"Author {i} comes from {city}.",
+            "perturbed_answer": others,
+        }
+
+    rows = [row(i) for i in range(42)]
+    forget, retain = rows[:12], rows[12:]
+    tokenizer = build_tokenizer([r["question"] + r["answer"] for r in rows], vocab_size=400)
+    save(build_model(tokenizer, seed=0), tokenizer, folder / "model")
+    plain = [{key: r[key] for key in ("question", "answer")} for r in rows]
+    return Tiny(
+        model=folder / "model",
+        forget=write_jsonl(folder / "forget.jsonl", plain[:12]),
+        alternates=write_jsonl(
+            folder / "alternates.jsonl", ({k: r[k] for k in ("question", "answer", "alternates")} for r in forget)
+        ),
+        retain=write_jsonl(folder / "retain.jsonl", plain[12:]),
+        perturbed=write_jsonl(folder / "perturbed.jsonl", [*forget, *retain][:20]),
+    )
+
+
+@dataclass(frozen=True)
+class Command:
+    """Runs `altpo-ds VERB RUN.yaml OPTIONS`; the run file is empty but for its two required keys."""
+
+    folder: Path
+
+    def __call__(
+        self, verb: str, options: list[str], ranks: int = 1, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        return self._run(["-m", "altpo_ds", verb, str(self._run_file()), *options], ranks, env or {})
+
+    def many(self, calls: list[tuple[str, list[str]]], ranks: int = 1) -> subprocess.CompletedProcess[str]:
+        """Several commands in the same processes."""
+        file = self.folder / f"calls-{ranks}.json"
+        file.write_text(json.dumps([[verb, str(self._run_file()), *options] for verb, options in calls]))
+        return self._run(["-m", "tests.many", str(file)], ranks, {})
+
+    def _run_file(self) -> Path:
+        file = self.folder / "run.yaml"
+        file.write_text("run_dir: unused\nmodel: {path: unused}\n")
+        return file
+
+    def _run(self, entry: list[str], ranks: int, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        if ranks > 1:
+            entry = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", *entry]
+        cache = {"OMP_NUM_THREADS": "1", "ALTPO_CACHE": str(self.folder / "cache")}
+        environment = os.environ | cache | dict(env)
+        command = [sys.executable, *entry]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300, cwd=ROOT)
+
+
+@pytest.fixture
+def command(tmp_path: Path) -> Command:
+    """The command line in processes of its own: one, or one per rank under torchrun."""
+    return Command(tmp_path)
+
+
+def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl."""
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def losses_of(run_dir: Path) -> list[float]:
+    """Training losses, one a step."""
+    return [line["train/loss"] for line in metrics_of(run_dir) if "train/loss" in line]

@@ -1,0 +1,50 @@
+"""The same losses whatever the number of ranks, the ZeRO stage, the split into micro-batches, the reference mode."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Command, Tiny, losses_of
+
+STEPS = 5
+EXPECTED = "zero0"  # one rank, no sharding, the whole batch in one pass
+
+# by number of ranks: name of the run, its options
+VARIANTS: dict[int, dict[str, dict[str, object]]] = {
+    1: {
+        EXPECTED: {"engine__deepspeed": "zero0", "train__micro_batch_size": 4},
+        "zero2": {"engine__deepspeed": "zero2"},
+        "zero3": {"engine__deepspeed": "zero3_cpu", "train__micro_batch_size": 2},
+        "padded": {"engine__deepspeed": "zero3_cpu", "model__attention": "padded"},
+        "kl": {"objective__retain_loss": "kl", "reference__mode": "online"},
+    },
+    2: {
+        "zero0_2_ranks": {"engine__deepspeed": "zero0"},
+        "zero2_2_ranks": {"engine__deepspeed": "zero2"},
+        "zero3_2_ranks": {"engine__deepspeed": "zero3_cpu"},
+        "zero3_offload_2_ranks": {"engine__deepspeed": "zero3_offload"},
+        "zero3_2_ranks_wide": {"engine__deepspeed": "zero3_cpu", "train__micro_batch_size": 2},
+        "online_2_ranks": {"engine__deepspeed": "zero3_cpu", "reference__mode": "online"},
+        "kl_2_ranks": {"objective__retain_loss": "kl", "reference__mode": "online"},
+    },
+    4: {"zero3_4_ranks": {"engine__deepspeed": "zero3_cpu"}},
+}
+
+
+@pytest.mark.slow
+def test_ranks_stages_and_splits_agree(command: Command, tiny: Tiny, tmp_path: Path) -> None:
+    losses: dict[str, list[float]] = {}
+    for ranks, variants in VARIANTS.items():
+        calls = [
+            ("unlearn", tiny.options(tmp_path / name, train__max_steps=STEPS, **options))
+            for name, options in variants.items()
+        ]
+        result = command.many(calls, ranks)
+        assert result.returncode == 0, result.stderr[-3000:]
+        losses |= {name: losses_of(tmp_path / name) for name in variants}
+    assert len(losses[EXPECTED]) == STEPS
+    assert losses[EXPECTED][-1] < losses[EXPECTED][0]
+    assert losses["kl_2_ranks"] == pytest.approx(losses["kl"], abs=1e-5)
+    assert losses["kl"] != pytest.approx(losses[EXPECTED], abs=1e-2)
+    for name in losses.keys() - {"kl", "kl_2_ranks"}:
+        assert losses[name] == pytest.approx(losses[EXPECTED], abs=1e-5), name
