@@ -53,15 +53,30 @@ def config(
 
 
 @app.command(context_settings=OVERRIDES)
-def alternates(ctx: typer.Context, run: RunFile) -> None:
+def alternates(
+    ctx: typer.Context,
+    run: RunFile,
+    report_only: Annotated[
+        list[str] | None, typer.Option(metavar="FILE", help="Write nothing; the quality of this file. Repeatable.")
+    ] = None,
+) -> None:
     """Write k alternate answers for each forget question, by the model itself."""
-    from altpo_ds.alternates.run import generate_alternates
+    from rich.console import Console
 
-    summary = generate_alternates(run_config(ctx, run))
-    if main_rank():
-        from rich.console import Console
+    from altpo_ds.alternates.report import report_quality, report_table
+    from altpo_ds.alternates.run import runs_by_seed, write_share
 
-        Console().print(summary.table())
+    config = run_config(ctx, run)
+    if report_only:
+        qualities = report_quality(config, report_only)
+        if is_main():
+            Console().print(report_table(qualities))
+        return
+    for of_seed in runs_by_seed(config):
+        summary = write_share(of_seed)
+        if is_main():
+            shard = f"shard {config.alternates.shard} is written; the last of {config.alternates.shards} merges them"
+            Console().print(shard if summary is None else summary.table())
 
 
 Resume = Annotated[str, typer.Option(help="auto: continue what run_dir holds; never; or a checkpoint's path.")]
@@ -154,11 +169,6 @@ def run_config(ctx: typer.Context, run: str) -> "RunConfig":
     return load_config(run, ctx.args)
 
 
-def main_rank() -> bool:
-    """Whether this process is the one that prints."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def gpu_here() -> bool:
     """Whether a run would use an NVIDIA GPU, told without importing torch."""
     return os.environ.get("DS_ACCELERATOR") != "cpu" and shutil.which("nvidia-smi") is not None
@@ -178,6 +188,6 @@ def main() -> int:
 
 
 def _fail(message: str) -> int:
-    if main_rank():
+    if is_main():
         print(f"altpo-ds: error: {message}", file=sys.stderr)
     return 2

@@ -5,20 +5,12 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
+from altpo_ds.alternates.question import Sample
 from altpo_ds.alternates.words import leaked_share, ngrams, normalised, rouge_l, words
 from altpo_ds.config.schema import AlternatesConfig
 
 REPEATED_RUN = 5  # words in a row of the prompt's own text
 OPENING = 200  # characters in which a refusal shows itself
-
-
-@dataclass(frozen=True)
-class Sample:
-    """One drawn answer. `finished`: the model ended it, not the token limit."""
-
-    text: str
-    tokens: int
-    finished: bool
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ FILTERS: dict[str, Filter] = {
 }
 DUPLICATE = "duplicate"
 SURPLUS = "surplus"  # acceptable, but there were enough already
-REASONS = (*FILTERS, DUPLICATE)
+OUTRANKED = "outranked"  # acceptable, but the judge preferred others
 
 
 def reason(sample: Sample, context: Context, accepted: Iterable[str] = ()) -> str | None:

@@ -6,6 +6,7 @@ system message, chat only).
 """
 
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ class Prompt:
     """A template, by its name or path."""
 
     name: str
+    source: str
     template: jinja2.Template
 
     def render(self, question: str, answer: str) -> Rendered:
@@ -49,6 +51,7 @@ class Prompt:
         text = str(module).strip() if form == "chat" else str(module)
         return Rendered(text, form, tuple(stop), getattr(module, "system", None))
 
+    @cached_property
     def own_text(self) -> str:
         """What the template says around question and answer."""
         return self.render("", "").text
@@ -66,7 +69,7 @@ def load_prompt(name: str) -> Prompt:
         template = jinja2.Environment(undefined=jinja2.StrictUndefined, autoescape=False).from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise UserError(f"alternates.prompt = {name}: line {error.lineno}: {error.message}") from None
-    prompt = Prompt(name, template)
+    prompt = Prompt(name, source, template)
     text = prompt.render("a question", "an answer").text
     if "a question" not in text or "an answer" not in text:
         raise UserError(f"alternates.prompt = {name}: must show both {{{{ question }}}} and {{{{ answer }}}}")

@@ -1,199 +1,176 @@
 """The command `alternates`: k accepted alternates for each forget question, with their provenance."""
 
-import json
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+import hashlib
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rich.table import Table
-
-from altpo_ds.alternates.acceptance import SURPLUS, Context, Sample, reason
-from altpo_ds.alternates.prompts import Prompt, load_prompt, prompt_ids
+from altpo_ds.alternates.backend import Backend, open_backend
+from altpo_ds.alternates.merge import merge_shards, partial_folder, shard_file, summary_file
+from altpo_ds.alternates.progress import progress
+from altpo_ds.alternates.prompts import Prompt, load_prompt
+from altpo_ds.alternates.question import Question
+from altpo_ds.alternates.rounds import sample_rounds
+from altpo_ds.alternates.store import Shard
+from altpo_ds.alternates.summary import Summary, read_summary
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.require import require_alternates
 from altpo_ds.config.schema import RunConfig
-from altpo_ds.data.chat import ChatTokenizer
-from altpo_ds.data.rows import QARow, parse_qa, parsed
-from altpo_ds.data.sources import Problem
-from altpo_ds.data.stream import draw_seed
-from altpo_ds.engine.build import reference_engine
-from altpo_ds.engine.distributed import World, gather_objects, start, together
-from altpo_ds.engine.generation import Sampling, decode, generate
-from altpo_ds.engine.models import load_tokenizer, model_hash
-from altpo_ds.engine.scorer import SequenceScorer
+from altpo_ds.data.rows import parse_qa, parsed
+from altpo_ds.data.sources import Problem, describe
+from altpo_ds.engine.distributed import World, broadcast_object, gather_objects, start, together
+from altpo_ds.engine.models import check_model_path, model_hash
 
+CHUNK_BATCHES = 8  # batches of questions that go through the rounds together
 
-@dataclass
-class Progress:
-    """A question, what was accepted so far, and what became of every sample drawn."""
-
-    number: int
-    question: str
-    answer: str
-    alternates: list[str] = field(default_factory=list)
-    samples: list[int] = field(default_factory=list)  # sampling number of each alternate
-    rejected: list[dict[str, Any]] = field(default_factory=list)
-    drawn: int = 0
-    tokens: int = 0
-
-    def take(self, sample: Sample, context: Context) -> None:
-        """Accepts or rejects the next sample."""
-        why = reason(sample, context, self.alternates)
-        if why is None and len(self.alternates) == context.config.count:
-            why = SURPLUS
-        if why is None:
-            self.alternates.append(sample.text)
-            self.samples.append(self.drawn)
-        else:
-            self.rejected.append({"sample": self.drawn, "reason": why})
-        self.drawn += 1
-        self.tokens += sample.tokens
-
-
-@dataclass(frozen=True)
-class Summary:
-    """What `generate_alternates` did. `short_file` lists the questions with fewer alternates than wanted."""
-
-    file: str
-    short_file: str
-    questions: int
-    alternates: int
-    short: int
-    drawn: int
-    tokens: int
-    rejected: dict[str, int]  # samples by reason
-
-    def short_questions(self) -> Iterator[dict[str, Any]]:
-        """{"question", "answer", "alternates"} of each question that stayed short, in file order."""
-        with Path(self.short_file).open(encoding="utf-8") as lines:
-            yield from map(json.loads, lines)
-
-    def table(self) -> Table:
-        table = Table(title=f"Alternates: {self.file}", title_justify="left", show_header=False)
-        table.add_column("what")
-        table.add_column("how many", justify="right")
-        table.add_row("questions", str(self.questions))
-        table.add_row("alternates", str(self.alternates))
-        table.add_row("questions that stayed short", str(self.short))
-        table.add_row("samples drawn", str(self.drawn), end_section=True)
-        for why, count in self.rejected.items():
-            table.add_row(f"rejected: {why}", str(count))
-        return table
+# Settings that leave the samples as they are.
+FREE = {"out", "seeds", "shard", "server", "vllm", "refresh_every", "refresh_average", "buffer_size"}
 
 
 def generate_alternates(config: RunConfig) -> Summary:
-    """Writes `alternates.out` (none: alternates.jsonl in the run directory) and a summary beside it.
+    """Writes `alternates.out` (none: alternates.jsonl in the run directory), its summary and its list of short
+    questions. All ranks call it together; each samples for its share of the questions.
 
-    All ranks call it together; each samples for its share of the questions. A question without any alternate is
-    left out of the file and listed, with those that stayed short, in `Summary.short_file`.
+    A question that stays short is in the file with what it has, and in `Summary.short_file`; one without any
+    alternate only in the latter. A start after a crash continues; one after the end returns the summary.
     """
-    require_alternates(config)
-    world = start(config.engine.timeout)
-    with together():
-        rows = read_questions(config)
-        prompt = load_prompt(config.alternates.prompt)
-        chat = ChatTokenizer(load_tokenizer(config.model.path), config.data.system_prompt)
-        prompt_ids(prompt.render("a question", "an answer"), chat)
-    scorer = reference_engine(config, config.model.path, world).scorer
-    mine = [Progress(i, str(row.question), row.answer) for i, row in enumerate(rows) if i % world.size == world.rank]
-    for round_ in range(config.alternates.attempts):
-        short = [progress for progress in mine if len(progress.alternates) < config.alternates.count]
-        if not any(gather_objects(bool(short))):
-            break
-        _sample(config, scorer, chat, prompt, short, round_, world)
-    everything = sorted((p for part in gather_objects(mine) for p in part), key=lambda progress: progress.number)
-    summary = _summary(config, everything)
-    if world.is_main:
-        _write(config, everything, summary, model_hash(config.model.path))
+    if config.alternates.shards > 1:
+        raise UserError("alternates.shards: only the command shares a file out over several starts; set it to 1")
+    summary = write_share(config)
+    assert summary is not None
     return summary
 
 
-def read_questions(config: RunConfig) -> list[QARow]:
-    """The forget rows; UserError for a broken one unless data.on_error is skip."""
+def runs_by_seed(config: RunConfig) -> list[RunConfig]:
+    """The run for each of `alternates.seeds`, with the seed in the name of its file; the run itself without any."""
+    runs = []
+    for seed in config.alternates.seeds:
+        out = out_file(config)
+        out = out.with_name(f"{out.stem}.seed{seed}{out.suffix}")
+        alternates = config.alternates.model_copy(update={"out": str(out), "seeds": []})
+        runs.append(config.model_copy(update={"seed": seed, "alternates": alternates}))
+    return runs or [config]
+
+
+def out_file(config: RunConfig) -> Path:
+    out = Path(config.alternates.out or Path(config.run_dir) / "alternates.jsonl")
+    if out.suffix != ".jsonl":
+        raise UserError(f"alternates.out = {out}: must end in .jsonl")
+    return out
+
+
+def write_share(config: RunConfig) -> Summary | None:
+    """Samples this start's share of the questions; the last of the starts merges, the others get None."""
+    require_alternates(config)
+    world = start(config.engine.timeout)
+    with together():
+        out, prompt, total = out_file(config), load_prompt(config.alternates.prompt), count_questions(config)
+    shards = config.alternates.shards * world.size
+    settings = _agreed_settings(config, prompt, shards, world)
+    done = broadcast_object(read_summary(summary_file(out)) if world.is_main else None)
+    if done is not None and done.settings == settings and out.is_file():
+        return done
+    mine = config.alternates.shard * world.size + world.rank
+    with together():
+        shard = Shard(shard_file(partial_folder(out), mine, shards), settings)
+    backend = open_backend(config, world)
+    _sample_share(config, prompt, backend, shard, (mine, shards, total), settings, world)
+    backend.close()
+    shard.complete()
+    gather_objects(None)  # every rank's shard is complete
+    with together():
+        summary = merge_shards(out, shards, config.alternates, settings) if world.is_main else None
+    return broadcast_object(summary)
+
+
+def _agreed_settings(config: RunConfig, prompt: Prompt, shards: int, world: World) -> dict[str, Any]:
+    """What the samples depend on: a file is continued only under the same. Hashed by rank 0 for all."""
+    settings = None
+    with together():
+        if world.is_main:
+            assert config.data.forget is not None
+            settings = {
+                "model": _model(config),
+                "dtype": config.model.dtype,
+                "questions": describe(config.data.forget),
+                "columns": [config.data.forget.question, config.data.forget.answer],
+                "system_prompt": config.data.system_prompt,
+                "seed": config.seed,
+                "shards": shards,
+                "prompt_sha256": hashlib.sha256(prompt.source.encode()).hexdigest(),
+                "server_body": config.alternates.server.body,
+                **{k: v for k, v in config.alternates.model_dump(mode="json").items() if k not in FREE},
+            }
+    return broadcast_object(settings) or {}
+
+
+def _model(config: RunConfig) -> str:
+    """Fingerprint of the model's files, or its name on a server."""
+    if config.alternates.backend == "openai":
+        from altpo_ds.alternates.server import served_model
+
+        return f"server:{served_model(config.alternates.server)}"
+    check_model_path(config.model.path)
+    return model_hash(config.model.path)
+
+
+def count_questions(config: RunConfig) -> int:
+    """Good rows; UserError for a broken one unless data.on_error is skip."""
     assert config.data.forget is not None
-    rows = []
+    total = 0
     for _, row in parsed(config.data.forget, parse_qa):
-        if not isinstance(row, Problem):
-            rows.append(row)
-        elif config.data.on_error == "stop":
+        if isinstance(row, Problem) and config.data.on_error == "stop":
             raise UserError(f"{row}; mend it, or set data.on_error=skip")
-    if not rows:
-        raise UserError("no usable row in data.forget")
-    return rows
+        total += not isinstance(row, Problem)
+    if not total:
+        raise UserError(f"data.forget.path = {config.data.forget.path}: no usable row")
+    return total
 
 
-def _sample(
+def _questions(config: RunConfig, shard: int, shards: int) -> Iterator[Question]:
+    """A shard's questions, numbered through the whole file."""
+    assert config.data.forget is not None
+    good = (row for _, row in parsed(config.data.forget, parse_qa) if not isinstance(row, Problem))
+    for number, row in islice(enumerate(good), shard, None, shards):
+        yield Question(number, str(row.question), row.answer)
+
+
+def _sample_share(
     config: RunConfig,
-    scorer: SequenceScorer,
-    chat: ChatTokenizer,
     prompt: Prompt,
-    questions: Sequence[Progress],
-    round_: int,
+    backend: Backend,
+    shard: Shard,
+    share: tuple[int, int, int],
+    settings: dict[str, Any],
     world: World,
 ) -> None:
-    import torch
-
-    settings = config.alternates
-    torch.manual_seed(draw_seed(config.seed, "alternates", world.rank, round_))
-    rendered = [prompt.render(p.question, p.answer) for p in questions]
-    sampling = Sampling(settings.max_new_tokens, None, settings.temperature, settings.top_p, settings.count)
-    ids = [prompt_ids(r, chat) for r in rendered]
-    drawn = generate(scorer, chat.tokenizer, ids, sampling, world, settings.batch_size)
-    for progress, shown, responses in zip(questions, rendered, drawn, strict=True):
-        context = Context(progress.question, progress.answer, prompt.own_text(), settings)
-        for response in responses:
-            text = decode(chat.tokenizer, response)
-            stopped = cut_at(text, shown.stop)
-            finished = len(response) < settings.max_new_tokens or stopped != text
-            progress.take(Sample(stopped, len(response), finished), context)
+    """Chunk after chunk through the rounds and into the shard. Ranks have equally many chunks, maybe empty ones."""
+    mine, shards, total = share
+    size = CHUNK_BATCHES * config.alternates.batch_size
+    questions = _questions(config, mine, shards)
+    chunks = -(-total // (size * shards))
+    with progress("alternates", total, world.is_main) as report:
+        for number in range(chunks):
+            chunk = [q for q in islice(questions, size) if not shard.has_row(q.number)]
+            if any(gather_objects(bool(chunk))):
+                _finish_chunk(config, prompt, backend, shard, chunk, settings)
+            report(min(total, (number + 1) * size * shards), f"chunk {number + 1}/{chunks}")
 
 
-def cut_at(text: str, stop: Sequence[str]) -> str:
-    """A text up to the first of the stop texts."""
-    ends = [place for place in (text.find(mark) for mark in stop) if place >= 0]
-    return text[: min(ends)].strip() if ends else text
-
-
-def _summary(config: RunConfig, everything: Sequence[Progress]) -> Summary:
-    file = Path(config.alternates.out or Path(config.run_dir) / "alternates.jsonl")
-    rejected = Counter(item["reason"] for progress in everything for item in progress.rejected)
-    return Summary(
-        file=str(file),
-        short_file=str(file.with_suffix(".short.jsonl")),
-        questions=len(everything),
-        alternates=sum(len(progress.alternates) for progress in everything),
-        short=sum(len(progress.alternates) < config.alternates.count for progress in everything),
-        drawn=sum(progress.drawn for progress in everything),
-        tokens=sum(progress.tokens for progress in everything),
-        rejected=dict(rejected.most_common()),
-    )
-
-
-def _write(config: RunConfig, everything: Sequence[Progress], summary: Summary, model: str) -> None:
-    settings = config.alternates
-    shared = {"model": model, "prompt": settings.prompt, "seed": config.seed, "temperature": settings.temperature}
-    rows, short = [], []
-    for progress in everything:
-        row = {"question": progress.question, "answer": progress.answer, "alternates": progress.alternates}
-        if progress.alternates:
-            meta = shared | {"samples": progress.samples, "drawn": progress.drawn, "rejected": progress.rejected}
-            rows.append(row | {"meta": meta})
-        if len(progress.alternates) < settings.count:
-            short.append(row)
-    _write_aside(Path(summary.short_file), _lines(short))
-    _write_aside(Path(summary.file).with_suffix(".summary.json"), json.dumps(asdict(summary), indent=1))
-    _write_aside(Path(summary.file), _lines(rows))
-
-
-def _lines(rows: Sequence[dict[str, Any]]) -> str:
-    return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-
-
-def _write_aside(file: Path, text: str) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(text, encoding="utf-8")
-    aside.rename(file)
+def _finish_chunk(
+    config: RunConfig, prompt: Prompt, backend: Backend, shard: Shard, chunk: list[Question], settings: dict[str, Any]
+) -> None:
+    sample_rounds(chunk, prompt, config.alternates, config.seed, backend, shard)
+    log_probs = backend.log_probs([(q.question, q.alternates) for q in chunk])
+    rows = []
+    for place, question in enumerate(chunk):
+        meta = {key: settings[key] for key in ("model", "backend", "prompt", "seed", "temperature", "top_p")}
+        meta |= {"samples": question.samples, "drawn": question.drawn, "rejected": question.rejected}
+        if question.ratings:
+            meta["ratings"] = question.ratings
+        if log_probs is not None:
+            meta["log_probs"] = [round(value, 4) for value in log_probs[place]]
+        row = {"question": question.question, "answer": question.answer, "alternates": question.alternates}
+        rows.append((question, {"row": row | {"meta": meta}, "tokens": question.tokens}))
+    shard.finish(rows)

@@ -5,10 +5,9 @@ import unicodedata
 from functools import cache
 from pathlib import Path
 
-from rouge_score.rouge_scorer import RougeScorer
-
-# Scripts without spaces between words count one character as a word.
-WORD = re.compile(r"[\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff]|(?:(?![\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff])[^\W_])+")
+# Scripts without spaces between words (Thai, Lao, kana, Han) count one character as a word.
+UNSPACED = r"\u0e00-\u0eff\u3040-\u30ff\u3400-\u9fff"
+WORD = re.compile(rf"[{UNSPACED}]|[^\W_{UNSPACED}]+")
 
 
 @cache
@@ -27,19 +26,23 @@ def normalised(text: str) -> str:
     return " ".join(word for word in words(text) if word not in ("a", "an", "the"))
 
 
-class _Tokenizer:
-    def tokenize(self, text: str) -> list[str]:
-        return words(text)
-
-
-@cache
-def _scorer() -> RougeScorer:
-    return RougeScorer(["rougeL"], tokenizer=_Tokenizer())
+def common_length(one: list[str], other: list[str]) -> int:
+    """Length of the longest common subsequence; bit-parallel (Hyyrö 2004), a hundred times faster than the table."""
+    masks: dict[str, int] = {}
+    for place, word in enumerate(one):
+        masks[word] = masks.get(word, 0) | 1 << place
+    row = full = (1 << len(one)) - 1
+    for word in other:
+        matches = row & masks.get(word, 0)
+        row = (row + matches | row - matches) & full
+    return len(one) - row.bit_count()
 
 
 def rouge_l(one: str, other: str) -> float:
-    """ROUGE-L F-measure over `words`; symmetric, 0 where either has no word."""
-    return float(_scorer().score(one, other)["rougeL"].fmeasure)
+    """ROUGE-L F-measure over `words`, without stemming; symmetric, 0 where the texts have no word in common."""
+    first, second = words(one), words(other)
+    common = common_length(first, second)
+    return 2 * common / (len(first) + len(second)) if common else 0.0
 
 
 def distinctive(question: str, answer: str) -> frozenset[str]:
@@ -49,7 +52,7 @@ def distinctive(question: str, answer: str) -> frozenset[str]:
     """
     asked = set(words(question))
     new = frozenset(word for word in words(answer) if word not in asked and word not in function_words())
-    inner = re.sub(r"(^|[.!?]\s+|[\"“«]\s*)\S+", r"\1", unicodedata.normalize("NFKC", answer))
+    inner = re.sub(r"(^|[.!?]\s+)\S+", r"\1", unicodedata.normalize("NFKC", answer))
     capital = {word.casefold() for word in WORD.findall(inner) if word[0].isupper()}
     names = frozenset(word for word in new if word in capital or any(c.isdigit() for c in word))
     return names or new

@@ -135,9 +135,21 @@ class EngineConfig(Section):
     timeout: Positive = Field(default=1800, description="seconds that a collective operation may take")
 
 
+class ServerConfig(Section):
+    """A server with OpenAI's interface; its key, if any, is read from the variable OPENAI_API_KEY."""
+
+    url: str = Field(default="http://localhost:8000/v1", description="address up to and with /v1")
+    model: str | None = Field(default=None, description="name on the server; none: the only one that it serves")
+    concurrency: Count = Field(default=16, description="requests under way at the same time")
+    timeout: Positive = Field(default=120, description="seconds that a request may take")
+    retries: Natural = Field(default=6, description="further tries of a request, each after a longer wait")
+    body: dict[str, Any] = Field(default={}, description="further fields of each request, such as top_k")
+
+
 class AlternatesConfig(Section):
     out: str | None = Field(default=None, description="file to write; none: alternates.jsonl in the run directory")
     count: Count = Field(default=5, description="alternates wanted for each question")
+    seeds: list[Natural] = Field(default=[], description="a file for each seed, with its seed in the name; none: one")
     prompt: str = Field(default="chat", description="prompt template by name, or the path of a template of your own")
     temperature: Positive = 1.0
     top_p: ShareAboveZero = 1.0
@@ -149,12 +161,41 @@ class AlternatesConfig(Section):
     max_leak: Share = Field(
         default=0.5, description="share of the answer's distinctive words in an alternate above this: a leak; 1: off"
     )
+    judge: Literal["none", "self"] = Field(
+        default="none", description="self: the model rates its candidates, and the best `count` stay"
+    )
+    candidates: Count | None = Field(default=None, description="candidates for the judge; none: twice `count`")
+    backend: Literal["transformers", "openai", "vllm"] = Field(
+        default="transformers", description="what samples: the run's engine on all ranks, a server, vLLM in process"
+    )
+    server: ServerConfig = ServerConfig()
+    vllm: dict[str, Any] = Field(default={}, description="arguments of vllm.LLM, such as tensor_parallel_size")
+    shard: Natural = Field(default=0, description="which of the `shards` this start writes (a task of a job array)")
+    shards: Count = Field(default=1, description="starts that share out the questions; the last one merges")
+    refresh_every: Natural = Field(
+        default=0, description="optimizer steps between fresh alternates from the policy in training; 0: never"
+    )
+    refresh_average: Decay = Field(
+        default=0.0, description="decay of the moving average of the policy that samples; 0: the policy itself"
+    )
+    buffer_size: Count = Field(default=2000, description="fresh alternates kept, the newest ones")
 
     @model_validator(mode="after")
-    def _ordered(self) -> Self:
+    def _consistent(self) -> Self:
         if self.min_rouge >= self.max_rouge:
             raise ValueError(f"min_rouge {self.min_rouge} must be below max_rouge {self.max_rouge}")
+        if self.shard >= self.shards:
+            raise ValueError(f"shard {self.shard} must be below shards {self.shards}; the first one is 0")
+        if self.candidates is not None and (self.judge == "none" or self.candidates < self.count):
+            raise ValueError(f"candidates {self.candidates} must be at least count {self.count}, and judge self")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {self.seeds} must differ")
         return self
+
+    @property
+    def wanted(self) -> int:
+        """Acceptable samples to draw for each question."""
+        return self.count if self.judge == "none" else self.candidates or 2 * self.count
 
 
 class EvaluateConfig(Section):

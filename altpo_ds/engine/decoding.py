@@ -51,7 +51,7 @@ class _Batch:
 
     def select(self, rows: Sequence[int]) -> "_Batch":
         index = torch.tensor(rows, device=self.ids.device)
-        self.cache.reorder_cache(index)
+        self.cache.reorder_cache(index)  # pyright: ignore[reportArgumentType]
         places = [self.places[row] for row in rows]
         return _Batch(places, self.ids[index], self.mask[index], self.logits[index], self.cache)
 

@@ -49,7 +49,9 @@ def build(family: str = "Llama", seed: int = 0) -> transformers.PreTrainedModel:
     if family != "Gemma2":  # whose eager attention gives NaN for padding in float64, not in float32
         model = model.double()
     # Far from the uniform distribution, so that greedy choices are no near ties and some rows end early.
-    model.get_output_embeddings().weight.data.mul_(30)
+    head = model.get_output_embeddings()
+    assert isinstance(head, torch.nn.Linear)
+    head.weight.data.mul_(30)
     return model
 
 

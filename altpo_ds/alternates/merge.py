@@ -1,0 +1,95 @@
+"""Finished shards to the file of alternates, in the order of the questions, row by row."""
+
+import contextlib
+import json
+import os
+import shutil
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+
+from altpo_ds.alternates.acceptance import OUTRANKED, SURPLUS
+from altpo_ds.alternates.quality import Quality
+from altpo_ds.alternates.store import CompleteShards
+from altpo_ds.alternates.summary import Summary
+from altpo_ds.config.errors import UserError
+from altpo_ds.config.schema import AlternatesConfig
+
+
+def short_file(out: Path) -> Path:
+    return out.with_suffix(".short.jsonl")
+
+
+def summary_file(out: Path) -> Path:
+    return out.with_suffix(".summary.json")
+
+
+def partial_folder(out: Path) -> Path:
+    """Where the shards of an unfinished file lie."""
+    return out.with_name(f"{out.name}.partial")
+
+
+def merge_shards(out: Path, shards: int, config: AlternatesConfig, settings: dict[str, Any]) -> Summary | None:
+    """Writes the file, its list of short questions and its summary, and removes the shards.
+
+    None where a shard is still being written, or another process merges.
+    """
+    folder = partial_folder(out)
+    complete = CompleteShards.open([shard_file(folder, number, shards) for number in range(shards)])
+    if complete is None:
+        return None
+    try:
+        with _aside(short_file(out)) as short, _aside(out) as file:
+            summary = _write(complete, out, file, short, config, settings)
+        with _aside(summary_file(out)) as file:
+            file.write(summary.as_json())
+    except OSError as error:
+        raise UserError(f"cannot write '{out}': {error}; the samples are kept in '{folder}'") from error
+    finally:
+        complete.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    return summary
+
+
+def shard_file(folder: Path, number: int, shards: int) -> Path:
+    return folder / f"shard-{number}-of-{shards}.sqlite"
+
+
+def _write(
+    complete: CompleteShards, out: Path, file: TextIO, short: TextIO, config: AlternatesConfig, settings: dict[str, Any]
+) -> Summary:
+    quality, rejected, totals = Quality(), Counter(), Counter()
+    for stored in complete.rows():
+        row, tokens = stored["row"], stored["tokens"]
+        alternates, meta = row["alternates"], row["meta"]
+        totals.update(questions=1, alternates=len(alternates), drawn=meta["drawn"], tokens=tokens)
+        rejected.update(item["reason"] for item in meta["rejected"])
+        if alternates:
+            quality.add(row["question"], row["answer"], alternates, meta.get("log_probs"), config)
+            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+        if len(alternates) < config.count:
+            totals["short"] += 1
+            plain = {key: row[key] for key in ("question", "answer", "alternates")}
+            short.write(json.dumps(plain, ensure_ascii=False) + "\n")
+    seconds, drawn = complete.seconds(), totals["drawn"]
+    unfit = rejected.total() - rejected[SURPLUS] - rejected[OUTRANKED]
+    return Summary(
+        file=str(out),
+        short_file=str(short_file(out)),
+        **{name: totals[name] for name in ("questions", "alternates", "short", "drawn", "tokens")},
+        tokens_per_s=totals["tokens"] / seconds if seconds else None,
+        acceptance=1 - unfit / drawn if drawn else None,
+        rejected=dict(rejected.most_common()),
+        quality=quality.measures(),
+        settings=settings,
+    )
+
+
+@contextlib.contextmanager
+def _aside(file: Path) -> Iterator[TextIO]:
+    """A text file that gets its name when it is whole."""
+    aside = file.with_name(f".{file.name}.{os.getpid()}")
+    with aside.open("w", encoding="utf-8") as stream:
+        yield stream
+    aside.rename(file)

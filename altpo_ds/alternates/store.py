@@ -1,0 +1,151 @@
+"""Samples and finished rows of one shard in an SQLite file: append, commit, and find again after a crash."""
+
+import json
+import sqlite3
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from altpo_ds.alternates.question import Question, Sample
+from altpo_ds.config.errors import UserError
+
+TABLES = """
+CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
+CREATE TABLE IF NOT EXISTS samples (
+    question INTEGER, number INTEGER, text TEXT, tokens INTEGER, finished INTEGER, PRIMARY KEY (question, number)
+) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS rows (question INTEGER PRIMARY KEY, row TEXT);
+"""
+
+
+class Shard:
+    """One process's part of the output. Each method that writes is one transaction: whole, or never was.
+
+    The file stays locked while it is open: UserError where another process writes it.
+    """
+
+    def __init__(self, file: Path, settings: dict[str, Any]) -> None:
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            self._db = _connect(f"{file.resolve().as_uri()}?mode=rwc")
+            self._db.executescript(TABLES)
+            found = self._about("settings")
+            if found is None:
+                self._set("settings", json.dumps(settings))
+        except (sqlite3.Error, OSError) as error:
+            raise UserError(f"cannot write '{file}': {error}; does another process write it?") from error
+        if found is not None and json.loads(found) != json.loads(json.dumps(settings)):
+            differ = [key for key, value in settings.items() if json.loads(found).get(key) != value]
+            raise UserError(
+                f"'{file.parent}' holds part of a file begun with another {', '.join(differ) or 'schema'}; "
+                "restore that, or remove the folder"
+            )
+
+    def _about(self, key: str) -> str | None:
+        found = self._db.execute("SELECT value FROM about WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def _set(self, key: str, value: str) -> None:
+        with self._db:
+            self._db.execute("INSERT OR REPLACE INTO about VALUES (?, ?)", (key, value))
+
+    def add(self, drawn: Iterable[tuple[int, int, Sequence[Sample]]], seconds: float) -> None:
+        """Keeps samples (question, number of the first, samples), and how long they took."""
+        values = (
+            (question, number, sample.text, sample.tokens, sample.finished)
+            for question, first, samples in drawn
+            for number, sample in enumerate(samples, first)
+        )
+        try:
+            with self._db:
+                self._db.executemany("INSERT INTO samples VALUES (?, ?, ?, ?, ?)", values)
+                total = str(self.seconds + seconds)
+                self._db.execute("INSERT OR REPLACE INTO about VALUES ('seconds', ?)", (total,))
+        except sqlite3.Error as error:
+            raise UserError(
+                f"cannot keep the samples: {error}; a second start continues after the last batch"
+            ) from error
+
+    @property
+    def seconds(self) -> float:
+        """Time spent on sampling, in all starts."""
+        return float(self._about("seconds") or 0)
+
+    def samples(self, question: int, first: int) -> list[Sample]:
+        """Kept samples of a question from number `first` on."""
+        query = "SELECT text, tokens, finished FROM samples WHERE question = ? AND number >= ? ORDER BY number"
+        return [Sample(text, tokens, bool(done)) for text, tokens, done in self._db.execute(query, (question, first))]
+
+    def has_row(self, question: int) -> bool:
+        return self._db.execute("SELECT 1 FROM rows WHERE question = ?", (question,)).fetchone() is not None
+
+    def finish(self, rows: Sequence[tuple[Question, dict[str, Any]]]) -> None:
+        """Keeps the final rows of questions, whose samples are then no longer needed."""
+        with self._db:
+            texts = ((question.number, json.dumps(row, ensure_ascii=False)) for question, row in rows)
+            self._db.executemany("INSERT OR REPLACE INTO rows VALUES (?, ?)", texts)
+            self._db.executemany("DELETE FROM samples WHERE question = ?", ((q.number,) for q, _ in rows))
+
+    def complete(self) -> None:
+        """Marks that nothing is missing, and lets go of the file."""
+        self._set("complete", "1")
+        self._db.close()
+
+    def close(self) -> None:
+        self._db.close()
+
+
+class CompleteShards:
+    """All shards of an output, read in the order of the questions. None of `open` where one is still being written."""
+
+    def __init__(self, databases: Sequence[sqlite3.Connection]) -> None:
+        self._databases = databases
+
+    @classmethod
+    def open(cls, files: Sequence[Path]) -> "CompleteShards | None":
+        databases: list[sqlite3.Connection] = []
+        try:
+            for file in files:
+                databases.append(_connect(f"{file.resolve().as_uri()}?mode=rw"))
+                if not databases[-1].execute("SELECT 1 FROM about WHERE key = 'complete'").fetchone():
+                    break
+            else:
+                return cls(databases)
+        except sqlite3.OperationalError:  # not there yet, or locked by its writer or by another reader
+            pass
+        for database in databases:
+            database.close()
+        return None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """Question i is the next one of shard i modulo the number of shards."""
+        cursors = [database.execute("SELECT row FROM rows ORDER BY question") for database in self._databases]
+        while True:
+            for cursor in cursors:
+                found = cursor.fetchone()
+                if found is None:
+                    return
+                yield json.loads(found[0])
+
+    def seconds(self) -> float:
+        """Time of the shard that took longest."""
+        query = "SELECT value FROM about WHERE key = 'seconds'"
+        times = [database.execute(query).fetchone() for database in self._databases]
+        return max(float(found[0]) if found else 0.0 for found in times)
+
+    def close(self) -> None:
+        for database in self._databases:
+            database.close()
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    """A connection that locks its file at once, for as long as it is open."""
+    database = sqlite3.connect(uri, uri=True, timeout=1)
+    try:
+        database.execute("PRAGMA locking_mode = EXCLUSIVE")
+        database.execute("BEGIN EXCLUSIVE")
+        database.commit()
+    except sqlite3.Error:
+        database.close()
+        raise
+    return database
