@@ -1,6 +1,7 @@
 """What samples answers: the interface of the backends, and the choice among them."""
 
-from collections.abc import Callable, Collection, Sequence
+import contextlib
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Protocol
 
 from altpo_ds.alternates.prompts import Rendered
@@ -30,23 +31,24 @@ class Backend(Protocol):
         """Mean log-probability per token of each alternate as the answer to its question; None where unknown."""
         ...
 
-    def close(self) -> None: ...
 
-
-def open_backend(config: RunConfig, world: World) -> Backend:
+@contextlib.contextmanager
+def open_backend(config: RunConfig, world: World) -> Iterator[Backend]:
     """The backend that the run names. UserError where it cannot serve this run."""
     # Each one imports what the others do without: an engine, an HTTP client, vLLM.
     if config.alternates.backend == "openai":
         from altpo_ds.alternates.server import ServerBackend
 
-        return ServerBackend(config.alternates)
-    if config.alternates.backend == "vllm":
+        yield ServerBackend(config.alternates)
+    elif config.alternates.backend == "vllm":
         from altpo_ds.alternates.vllm_engine import VllmBackend
 
-        return VllmBackend(config, world)
-    from altpo_ds.alternates.local import LocalBackend
+        yield VllmBackend(config, world)
+    else:
+        from altpo_ds.alternates.local import local_backend
 
-    return LocalBackend(config, world)
+        with local_backend(config, world) as backend:
+            yield backend
 
 
 def load_chat(config: RunConfig) -> ChatTokenizer:

@@ -1,5 +1,6 @@
 """The model as the judge of its own candidates: it rates each one from 1 to 9, asked by a prompt alone."""
 
+from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
@@ -22,7 +23,7 @@ def judge_prompt(question: Question, alternate: str, form: str) -> Rendered:
     return Rendered(text if form == "chat" else f"{text}\nRating: ", form, (), None)
 
 
-def keep_best(questions: list[Question], prompt: Prompt, backend: Backend, count: int) -> None:
+def keep_best(questions: Sequence[Question], prompt: Prompt, backend: Backend, count: int) -> None:
     """Leaves each question with its `count` best candidates. All ranks call it together."""
     form = prompt.render("", "").form
     prompts = [judge_prompt(question, text, form) for question in questions for text in question.alternates]

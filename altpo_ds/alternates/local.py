@@ -1,7 +1,7 @@
 """Samples with the run's own engine, on all ranks."""
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import torch
 
@@ -24,7 +24,7 @@ DIGITS = "123456789"
 
 
 class LocalSampler:
-    """Samples, rates and scores with a decoder that is open."""
+    """A backend on an open decoder, and on the forward pass of the scorer whose model it decodes with."""
 
     def __init__(
         self,
@@ -97,19 +97,14 @@ class LocalSampler:
         ]
 
 
-class LocalBackend(LocalSampler):
+@contextlib.contextmanager
+def local_backend(config: RunConfig, world: World) -> Iterator[LocalSampler]:
     """The frozen model of the run, in an engine of its own."""
-
-    def __init__(self, config: RunConfig, world: World) -> None:
-        with together():
-            chat = load_chat(config)
-        engine = reference_engine(config, config.model.path, world)
-        self._open = contextlib.ExitStack()
-        decoder = self._open.enter_context(generator(engine.scorer, chat.tokenizer, world))
+    with together():
+        chat = load_chat(config)
+    engine = reference_engine(config, config.model.path, world)
+    with generator(engine.scorer, chat.tokenizer, world) as decoder:
         scorer, forward = engine.scorer, engine.forward
         if decoder.model is not engine.scorer.model:  # a whole copy scores without communication, too
             scorer = forward = SequenceScorer(decoder.model, config.model.attention).eval()
-        super().__init__(config, chat, decoder, scorer, forward, world)
-
-    def close(self) -> None:
-        self._open.close()
+        yield LocalSampler(config, chat, decoder, scorer, forward, world)

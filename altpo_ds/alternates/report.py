@@ -1,5 +1,6 @@
 """Quality of files that are there already, ours or others', in the long form or one row per question."""
 
+import contextlib
 from collections.abc import Iterator, Sequence
 from itertools import groupby, islice
 from pathlib import Path
@@ -7,12 +8,13 @@ from typing import Any
 
 from rich.table import Table
 
+from altpo_ds.alternates.backend import Backend, open_backend
 from altpo_ds.alternates.quality import Quality, quality_table
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import AlternatesSource, RunConfig
 from altpo_ds.data.rows import AlternatesRow, QARow, parse_alternates, parse_qa, parsed
 from altpo_ds.data.sources import Problem
-from altpo_ds.engine.distributed import gather_objects, start, together
+from altpo_ds.engine.distributed import World, gather_objects, start, together
 
 CHUNK = 64  # questions that all ranks score together
 
@@ -25,29 +27,28 @@ def report_quality(config: RunConfig, files: Sequence[str]) -> dict[str, Quality
     Log-probabilities are those of the run's model where it samples with its own engine.
     """
     world = start(config.engine.timeout)
-    backend = None
-    if config.alternates.backend == "transformers":
-        from altpo_ds.alternates.local import LocalBackend
+    by_engine = config.alternates.backend == "transformers"
+    with open_backend(config, world) if by_engine else contextlib.nullcontext() as backend:
+        return {file: _quality(config, file, backend, world) for file in files}
 
-        backend = LocalBackend(config, world)
-    results = {}
-    for file in files:
-        quality, groups = Quality(), read_groups(_source(config, file))
-        while True:
-            with together():
-                chunk = list(islice(groups, CHUNK))
-            if not chunk:
-                break
-            mine = chunk[world.rank :: world.size]
-            scored = backend.log_probs([(question, texts) for question, _, texts in mine]) if backend else None
-            for place, group in enumerate(mine):
-                quality.add(*group, scored[place] if scored else None, config.alternates)
-        results[file] = Quality()
-        for part in gather_objects(quality):
-            results[file].merge(part)
-        if not results[file].counts["questions"]:
-            raise UserError(f"'{file}': no usable row")
-    return results
+
+def _quality(config: RunConfig, file: str, backend: Backend | None, world: World) -> Quality:
+    quality, groups = Quality(), read_groups(_source(config, file))
+    while True:
+        with together():
+            chunk = list(islice(groups, CHUNK))
+        if not chunk:
+            break
+        mine = chunk[world.rank :: world.size]
+        scored = backend.log_probs([(question, texts) for question, _, texts in mine]) if backend else None
+        for place, group in enumerate(mine):
+            quality.add(*group, scored[place] if scored else None, config.alternates)
+    whole = Quality()
+    for part in gather_objects(quality):
+        whole.merge(part)
+    if not whole.counts["questions"]:
+        raise UserError(f"'{file}': no usable row")
+    return whole
 
 
 def _source(config: RunConfig, file: str) -> AlternatesSource:

@@ -11,7 +11,7 @@ from altpo_ds.alternates.merge import merge_shards, partial_folder, shard_file, 
 from altpo_ds.alternates.progress import progress
 from altpo_ds.alternates.prompts import Prompt, load_prompt
 from altpo_ds.alternates.question import Question
-from altpo_ds.alternates.rounds import sample_rounds
+from altpo_ds.alternates.rounds import draw_into, sample_rounds
 from altpo_ds.alternates.store import Shard
 from altpo_ds.alternates.summary import Summary, read_summary
 from altpo_ds.config.errors import UserError
@@ -74,9 +74,8 @@ def write_share(config: RunConfig) -> Summary | None:
     mine = config.alternates.shard * world.size + world.rank
     with together():
         shard = Shard(shard_file(partial_folder(out), mine, shards), settings)
-    backend = open_backend(config, world)
-    _sample_share(config, prompt, backend, shard, (mine, shards, total), settings, world)
-    backend.close()
+    with open_backend(config, world) as backend:
+        _sample_share(config, prompt, backend, shard, (mine, shards, total), settings, world)
     shard.complete()
     gather_objects(None)  # every rank's shard is complete
     with together():
@@ -161,7 +160,7 @@ def _sample_share(
 def _finish_chunk(
     config: RunConfig, prompt: Prompt, backend: Backend, shard: Shard, chunk: list[Question], settings: dict[str, Any]
 ) -> None:
-    sample_rounds(chunk, prompt, config.alternates, config.seed, backend, shard)
+    sample_rounds(chunk, prompt, config.alternates, config.seed, backend, draw_into(shard, backend))
     log_probs = backend.log_probs([(q.question, q.alternates) for q in chunk])
     rows = []
     for place, question in enumerate(chunk):

@@ -151,9 +151,6 @@ class ServerBackend:
     def log_probs(self, answers: Sequence[tuple[str, Sequence[str]]]) -> None:
         """Few servers score a given text."""
 
-    def close(self) -> None:
-        """Each call opens and closes its own connections."""
-
 
 async def _all(work: Sequence[Awaitable[T]]) -> list[T]:
     """Results of all; the first failure ends the rest."""

@@ -58,6 +58,3 @@ class VllmBackend:
 
     def log_probs(self, answers: Sequence[tuple[str, Sequence[str]]]) -> None:
         """Scores come with `--report-only`, from the run's own engine."""
-
-    def close(self) -> None:
-        del self._llm
