@@ -135,6 +135,20 @@ def export(
 
 
 @app.command()
+def demo(
+    out: Annotated[str | None, typer.Option(help="New directory; default: runs/demo-TIME.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of corpus, models and sampling.")] = 0,
+) -> None:
+    """The whole story on an embedded default: make models, write alternates, unlearn, evaluate, report."""
+    import time
+    from pathlib import Path
+
+    from altpo_ds.demo.run import demo
+
+    demo(Path(out or time.strftime("runs/demo-%Y%m%d-%H%M%S")), seed)
+
+
+@app.command()
 def report(
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Run directories, side by side.")],
     out: Annotated[str, typer.Option(help="File to write.")] = "report.html",

@@ -192,7 +192,7 @@ def corpus_rows(seed: int) -> dict[str, list[Row]]:
         "full_train": [row for author in forget for row in _training(author)] + retain_train,
         "retain_train": retain_train,
         "vocabulary": shared,
-        "forget": [row for author in forget for row in _plain(author)],
+        "forget": [row for author in forget for row in _templates(author, Random(f"{seed}/{author}"), wrong)],
         "retain": [row for author in retain for row in _plain(author)],
         "forget_perturbed": [row for author in forget for row in _perturbed(author, rng, wrong)],
         "retain_perturbed": rng.sample(
@@ -216,6 +216,17 @@ def _plain(author: Author) -> list[Row]:
     return [
         {"question": author.fill(fact.question, key), "answer": author.fill(fact.answer, key)}
         for key, fact in FACTS.items()
+    ]
+
+
+def _templates(author: Author, rng: Random, pools: Pools) -> list[Row]:
+    """Rows with alternates made by template, for questions that the model leaves without enough of its own."""
+    return [
+        {
+            **plain,
+            "templates": [author.fill(fact.answer, key, value) for value in _others(rng, pools[key], true, PERTURBED)],
+        }
+        for plain, (key, fact), true in zip(_plain(author), FACTS.items(), author.values.values(), strict=True)
     ]
 
 
