@@ -6,13 +6,14 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from altpo_ds.alternates.acceptance import OUTRANKED, SURPLUS
 from altpo_ds.alternates.quality import Quality
 from altpo_ds.alternates.store import CompleteShards
-from altpo_ds.alternates.summary import Summary
+from altpo_ds.alternates.summary import Summary, sha256
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import AlternatesConfig
 
@@ -42,6 +43,7 @@ def merge_shards(out: Path, shards: int, config: AlternatesConfig, settings: dic
     try:
         with _aside(short_file(out)) as short, _aside(out) as file:
             summary = _write(complete, out, file, short, config, settings)
+        summary = replace(summary, sha256=sha256(out))
         with _aside(summary_file(out)) as file:
             file.write(summary.as_json())
     except OSError as error:
@@ -65,17 +67,18 @@ def _write(
         alternates, meta = row["alternates"], row["meta"]
         totals.update(questions=1, alternates=len(alternates), drawn=meta["drawn"], tokens=tokens)
         rejected.update(item["reason"] for item in meta["rejected"])
+        line = json.dumps(row, ensure_ascii=False) + "\n"
         if alternates:
             quality.add(row["question"], row["answer"], alternates, meta.get("log_probs"), config)
-            file.write(json.dumps(row, ensure_ascii=False) + "\n")
+            file.write(line)
         if len(alternates) < config.count:
             totals["short"] += 1
-            plain = {key: row[key] for key in ("question", "answer", "alternates")}
-            short.write(json.dumps(plain, ensure_ascii=False) + "\n")
+            short.write(line)
     seconds, drawn = complete.seconds(), totals["drawn"]
     unfit = rejected.total() - rejected[SURPLUS] - rejected[OUTRANKED]
     return Summary(
         file=str(out),
+        sha256="",  # known when it is whole
         short_file=str(short_file(out)),
         **{name: totals[name] for name in ("questions", "alternates", "short", "drawn", "tokens")},
         tokens_per_s=totals["tokens"] / seconds if seconds else None,

@@ -53,10 +53,10 @@ def draw_into(shard: Shard, backend: Backend) -> Draw:
             shard.add([(request.number, request.first, samples) for request, samples in answered], now - started)
             started = now
 
-        done = {request.number for request in requests if shard.samples(request.number, request.first)}
+        done = {request.number for request in requests if shard.samples(request.number, request.first, 1)}
         with together():
             backend.sample(requests, done, keep)
-        return [shard.samples(request.number, request.first) for request in requests]
+        return [shard.samples(request.number, request.first, len(request.seeds)) for request in requests]
 
     return draw
 

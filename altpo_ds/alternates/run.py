@@ -1,5 +1,6 @@
 """The command `alternates`: k accepted alternates for each forget question, with their provenance."""
 
+import contextlib
 import hashlib
 from collections.abc import Iterator
 from itertools import islice
@@ -13,7 +14,7 @@ from altpo_ds.alternates.prompts import Prompt, load_prompt
 from altpo_ds.alternates.question import Question
 from altpo_ds.alternates.rounds import draw_into, sample_rounds
 from altpo_ds.alternates.store import Shard
-from altpo_ds.alternates.summary import Summary, read_summary
+from altpo_ds.alternates.summary import Summary, read_summary, sha256
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.require import require_alternates
 from altpo_ds.config.schema import RunConfig
@@ -68,15 +69,15 @@ def write_share(config: RunConfig) -> Summary | None:
         out, prompt, total = out_file(config), load_prompt(config.alternates.prompt), count_questions(config)
     shards = config.alternates.shards * world.size
     settings = _agreed_settings(config, prompt, shards, world)
-    done = broadcast_object(read_summary(summary_file(out)) if world.is_main else None)
-    if done is not None and done.settings == settings and out.is_file():
+    if (done := broadcast_object(_finished(out, settings) if world.is_main else None)) is not None:
         return done
     mine = config.alternates.shard * world.size + world.rank
     with together():
         shard = Shard(shard_file(partial_folder(out), mine, shards), settings)
-    with open_backend(config, world) as backend:
-        _sample_share(config, prompt, backend, shard, (mine, shards, total), settings, world)
-    shard.complete()
+    with contextlib.closing(shard):
+        with open_backend(config, world) as backend:
+            _sample_share(config, prompt, backend, shard, (mine, shards, total), settings, world)
+        shard.complete()
     gather_objects(None)  # every rank's shard is complete
     with together():
         summary = merge_shards(out, shards, config.alternates, settings) if world.is_main else None
@@ -102,6 +103,13 @@ def _agreed_settings(config: RunConfig, prompt: Prompt, shards: int, world: Worl
                 **{k: v for k, v in config.alternates.model_dump(mode="json").items() if k not in FREE},
             }
     return broadcast_object(settings) or {}
+
+
+def _finished(out: Path, settings: dict[str, Any]) -> Summary | None:
+    """The summary of a file that was written under these settings and is unchanged."""
+    found = read_summary(summary_file(out))
+    same = found is not None and found.settings == settings and out.is_file() and found.sha256 == sha256(out)
+    return found if same else None
 
 
 def _model(config: RunConfig) -> str:

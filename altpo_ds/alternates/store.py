@@ -35,6 +35,7 @@ class Shard:
         except (sqlite3.Error, OSError) as error:
             raise UserError(f"cannot write '{file}': {error}; does another process write it?") from error
         if found is not None and json.loads(found) != json.loads(json.dumps(settings)):
+            self._db.close()
             differ = [key for key, value in settings.items() if json.loads(found).get(key) != value]
             raise UserError(
                 f"'{file.parent}' holds part of a file begun with another {', '.join(differ) or 'schema'}; "
@@ -71,10 +72,11 @@ class Shard:
         """Time spent on sampling, in all starts."""
         return float(self._about("seconds") or 0)
 
-    def samples(self, question: int, first: int) -> list[Sample]:
-        """Kept samples of a question from number `first` on."""
-        query = "SELECT text, tokens, finished FROM samples WHERE question = ? AND number >= ? ORDER BY number"
-        return [Sample(text, tokens, bool(done)) for text, tokens, done in self._db.execute(query, (question, first))]
+    def samples(self, question: int, first: int, count: int) -> list[Sample]:
+        """Kept samples of a question from number `first` on, at most `count`."""
+        query = "SELECT text, tokens, finished FROM samples WHERE question = ? AND number >= ? ORDER BY number LIMIT ?"
+        found = self._db.execute(query, (question, first, count))
+        return [Sample(text, tokens, bool(finished)) for text, tokens, finished in found]
 
     def has_row(self, question: int) -> bool:
         return self._db.execute("SELECT 1 FROM rows WHERE question = ?", (question,)).fetchone() is not None

@@ -1,5 +1,6 @@
 """What came out: the summary beside an alternates file, and its table."""
 
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
@@ -16,6 +17,7 @@ class Summary:
     """Counts and quality of a file of alternates. `short_file` lists the questions with fewer than wanted."""
 
     file: str
+    sha256: str  # of the file
     short_file: str
     questions: int
     alternates: int
@@ -29,7 +31,7 @@ class Summary:
     settings: dict[str, Any]
 
     def short_questions(self) -> Iterator[dict[str, Any]]:
-        """{"question", "answer", "alternates"} of each question that stayed short, in file order."""
+        """Rows of the questions that stayed short, in file order; also those without any alternate."""
         with Path(self.short_file).open(encoding="utf-8") as lines:
             yield from map(json.loads, lines)
 
@@ -47,6 +49,11 @@ class Summary:
 
     def as_json(self) -> str:
         return json.dumps(asdict(self), indent=1, ensure_ascii=False) + "\n"
+
+
+def sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def read_summary(file: Path) -> Summary | None:
