@@ -1,6 +1,5 @@
 """A process group of one, and a backend that samples without a model."""
 
-import json
 import os
 from collections.abc import Callable, Collection, Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from altpo_ds.alternates.prompts import Prompt, Rendered, load_prompt
 from altpo_ds.alternates.question import Request, Sample
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.engine.distributed import World, start, stop
+from tests.conftest import write_jsonl
 
 TOWNS = ["Norwick", "Elmstead", "Port Avel", "Sundby", "Marlow", "Quill Bay", "Ostrand", "Harrow End"]
 
@@ -73,10 +73,8 @@ def run(tmp_path: Path) -> Callable[..., RunConfig]:
 
     def build(rows: int = 20, **alternates: Any) -> RunConfig:
         file = tmp_path / f"forget-{rows}.jsonl"
-        lines = (
-            {"question": f"Where was author {i} born?", "answer": f"Author {i} was born in Zell."} for i in range(rows)
-        )
-        file.write_text("".join(json.dumps(line) + "\n" for line in lines))
+        questions = ((f"Where was author {i} born?", f"Author {i} was born in Zell.") for i in range(rows))
+        write_jsonl(file, ({"question": question, "answer": answer} for question, answer in questions))
         model = tmp_path / "model"
         model.mkdir(exist_ok=True)
         (model / "config.json").write_text("{}")

@@ -57,7 +57,7 @@ def test_a_duplicate_within_the_question_is_rejected() -> None:
 
 
 def test_words_of_the_answer_itself_are_no_refusal_and_no_repetition() -> None:
-    settings = {"min_rouge": 0, "max_rouge": 1, "max_leak": 1}
+    settings: dict[str, Any] = {"min_rouge": 0, "max_rouge": 1, "max_leak": 1}
     answer = "I cannot say: another version of the answer is lost."
     text = "I cannot tell, as another version of the answer is secret."
     assert reason(Sample(text, 9, True), context(answer, **settings)) is None

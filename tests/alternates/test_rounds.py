@@ -17,7 +17,7 @@ def questions(count: int = 12) -> list[Question]:
 
 def sampled(prompt: Prompt, **settings: Any) -> tuple[list[Question], StubBackend]:
     backend, asked = StubBackend(), questions()
-    config = AlternatesConfig(**{"count": 3} | settings)
+    config = AlternatesConfig.model_validate({"count": 3} | settings)
     sample_rounds(asked, prompt, config, 0, backend, draw_once(backend))
     return asked, backend
 
