@@ -17,11 +17,12 @@ from altpo_ds.demo.corpus import CorpusFiles, write_corpus
 from altpo_ds.demo.model import build_model, build_tokenizer, save
 
 RANKS = 2
+ENOUGH = 5  # alternates of a question; with fewer of the model's own, templates make up the rest
 
 # Found by a search over seeds: see docs/demo.md.
 FINETUNE = {
     "train": {
-        "epochs": 14,
+        "epochs": 8,
         "global_batch_size": 32,
         "micro_batch_size": 32,
         "lr": 4e-3,
@@ -32,9 +33,9 @@ FINETUNE = {
     },
     "engine": {"deepspeed": "zero0"},
 }
-ALTERNATES = {"count": 5, "prompt": "chat", "temperature": 1.0, "top_p": 0.9, "max_new_tokens": 48, "max_leak": 1.0}
+ALTERNATES = {"count": 10, "prompt": "chat", "temperature": 1.0, "top_p": 0.9, "max_new_tokens": 40, "max_leak": 1.0}
 UNLEARN = {
-    "objective": {"beta": 0.45, "retain_weight": 2.0},
+    "objective": {"beta": 0.5, "retain_weight": 2.0},
     "train": {
         "epochs": 10,
         "global_batch_size": 10,
@@ -136,7 +137,7 @@ class Demo:
         for row in read_jsonl(corpus.forget):
             alternates = own.get(row["question"], {}).get("alternates", [])
             more = [text for text in templates[row["question"]] if text not in alternates]
-            more = more[: ALTERNATES["count"] - len(alternates)]
+            more = more[: max(0, ENOUGH - len(alternates))]
             filled += len(more)
             kept = own.get(row["question"], {"question": row["question"], "answer": row["answer"]})
             rows.append(kept | {"alternates": [*alternates, *more]})
@@ -161,9 +162,9 @@ class Demo:
             self.console.print(
                 f"[bold]Q[/bold] {was['question']}\n  before: {was['generation']}\n  after:  {now['generation']}"
             )
-        wanted = len(before.rows("forget")) * ALTERNATES["count"]
-        written = f"{wanted - fallback} of {wanted} alternates are the model's own"
-        self.console.print(f"{written}, {fallback} from templates; {seconds:.0f} s\n{self.out / 'report.html'}")
+        total = sum(len(row["alternates"]) for row in read_jsonl(run_dir / "alternates.jsonl"))
+        written = f"{total - fallback} alternates are the model's own, {fallback} from templates"
+        self.console.print(f"{written}; {seconds:.0f} s in all\n{self.out / 'report.html'}")
 
 
 def finish(process: subprocess.Popen[bytes], what: str) -> None:
