@@ -1,5 +1,6 @@
-"""Streams rows out of local files and hub datasets with `datasets`, each with its place for error messages."""
+"""Streams rows out of local files and hub datasets, each with its place for error messages."""
 
+import contextlib
 import glob
 import hashlib
 import json
@@ -8,18 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import fsspec
+
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import Source
 
-# JSONL goes through the text reader: a broken line is then one broken row with a number, not the end of the stream.
-BUILDERS = {
-    ".jsonl": "text",
-    ".ndjson": "text",
-    ".json": "json",
-    ".parquet": "parquet",
-    ".arrow": "arrow",
-    ".csv": "csv",
-}
+# Lines and CSV are read here: a broken line is one broken row with a number, a CSV field is always text.
+LINES, CSV = {".jsonl", ".ndjson"}, ".csv"
+BUILDERS = {".json": "json", ".parquet": "parquet", ".arrow": "arrow"}  # of `datasets`
+FORMATS = (*sorted(LINES), CSV, *BUILDERS)
 COMPRESSION = {".gz", ".xz", ".bz2", ".zst"}
 
 
@@ -62,15 +60,15 @@ def files(source: Source) -> list[str] | None:
         matches = sorted(glob.glob(path)) if any(c in path for c in "*?[") else [path]  # noqa: PTH207
         if not matches:
             raise UserError(f"no file matches '{path}'; check the pattern")
-        if len(matches) == 1 and suffix(path) not in BUILDERS and not Path(path).is_file():
+        if len(matches) == 1 and suffix(path) not in FORMATS and not Path(path).is_file():
             if isinstance(source.path, str):
                 return None
             raise UserError(f"'{path}' is no data file; a list of paths holds files only")
         for match in matches:
             if not Path(match).is_file():
                 raise UserError(f"data file '{match}' does not exist; check the path")
-            if suffix(match) not in BUILDERS:
-                raise UserError(f"data file '{match}' has an unknown format; known: {', '.join(BUILDERS)}")
+            if suffix(match) not in FORMATS:
+                raise UserError(f"data file '{match}' has an unknown format; known: {', '.join(FORMATS)}")
             found.append(match)
     return found
 
@@ -96,37 +94,56 @@ def read(source: Source) -> Iterator[tuple[Place, dict[str, Any] | Problem]]:
         yield from ((Place(name, n), row) for n, row in enumerate(_open(name, **_hub(source)), 1))
         return
     for file in local:
-        builder = BUILDERS[suffix(file)]
-        options: dict[str, Any] = {"path": builder, "data_files": file, "split": "train"}
-        if builder == "text":
-            # Latin-1 keeps every byte, so that undecodable UTF-8 is found row by row below.
-            yield from _json_lines(file, _open(file, **options, encoding="latin-1"))
+        ending = suffix(file)
+        if ending in LINES:
+            yield from _json_lines(file)
             continue
-        if builder == "csv":
-            options |= {"dtype": str, "keep_default_na": False}
-        yield from ((Place(file, n), row) for n, row in enumerate(_open(file, **options), 1))
+        rows = _csv(file) if ending == CSV else _open(file, path=BUILDERS[ending], data_files=file, split="train")
+        yield from ((Place(file, n), row) for n, row in enumerate(rows, 1))
 
 
 def _hub(source: Source) -> dict[str, Any]:
     return {"path": source.path, "name": source.name, "split": source.split}
 
 
-def _open(name: str, **options: Any) -> Iterator[dict[str, Any]]:
-    """A streaming dataset's rows; whatever the library raises becomes one line that names the file."""
-    import datasets  # slow to import, and only streams need it
-
+@contextlib.contextmanager
+def _readable(name: str) -> Iterator[None]:
+    """Whatever a reader raises becomes one line that names the file."""
     try:
-        yield from datasets.load_dataset(**options, streaming=True)
+        yield
     except Exception as error:  # the readers raise many types, from pyarrow's to fsspec's
         reason = " ".join(str(error).split())[:200]
         raise UserError(f"cannot read '{name}': {type(error).__name__}: {reason}") from error
 
 
-def _json_lines(file: str, lines: Iterator[dict[str, Any]]) -> Iterator[tuple[Place, dict[str, Any] | Problem]]:
-    for number, line in enumerate(lines, 1):
+def _open(name: str, **options: Any) -> Iterator[dict[str, Any]]:
+    """A streaming dataset's rows."""
+    import datasets  # slow to import, and only streams need it
+
+    with _readable(name):
+        yield from datasets.load_dataset(**options, streaming=True)
+
+
+def _csv(file: str) -> Iterator[dict[str, Any]]:
+    """Rows of a CSV file, every field a string."""
+    import pandas as pd  # slow to import
+
+    with _readable(file), pd.read_csv(file, dtype=str, keep_default_na=False, chunksize=1000) as chunks:
+        for chunk in chunks:
+            yield from chunk.to_dict("records")
+
+
+def _lines(file: str) -> Iterator[bytes]:
+    """Lines of a file, decompressed; only a newline ends one."""
+    with _readable(file), fsspec.open(file, "rb", compression="infer") as stream:
+        yield from stream  # pyright: ignore[reportGeneralTypeIssues]
+
+
+def _json_lines(file: str) -> Iterator[tuple[Place, dict[str, Any] | Problem]]:
+    for number, line in enumerate(_lines(file), 1):
         place = Place(file, number)
         try:
-            text = line["text"].encode("latin-1").decode("utf-8-sig" if number == 1 else "utf-8")
+            text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             yield (
                 place,
