@@ -49,8 +49,9 @@ def test_value_and_gradient_equal_naive_ones(
 
 def test_gradcheck(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_probs, "CHUNK_BYTES", 4 * V * 2)
-    *leaves, targets = inputs()
-    assert torch.autograd.gradcheck(lambda h, w, b: token_log_probs(h, w, b, targets, 0.7, 3.0), leaves)
+    hidden, weight, bias, targets = inputs()
+    assert bias is not None
+    assert torch.autograd.gradcheck(lambda h, w, b: token_log_probs(h, w, b, targets, 0.7, 3.0), (hidden, weight, bias))
 
 
 @pytest.mark.parametrize("needed", [0, 1])

@@ -18,8 +18,14 @@ PAIR = st.tuples(*[st.floats(-200, 0)] * 4)
 BETA = st.floats(0.01, 1)
 
 
-def columns(pairs: list[tuple[float, ...]]) -> list[Tensor]:
-    return list(torch.tensor(pairs, dtype=torch.float64).T)
+def columns(pairs: list[tuple[float, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    alternate, forget, reference_alternate, reference_forget = torch.tensor(pairs, dtype=torch.float64).T
+    return alternate, forget, reference_alternate, reference_forget
+
+
+def leaves(pairs: list[tuple[float, ...]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    a, f, ra, rf = columns(pairs)
+    return a.requires_grad_(), f.requires_grad_(), ra, rf
 
 
 def test_golden_preference_losses(shared: Path) -> None:
@@ -27,8 +33,8 @@ def test_golden_preference_losses(shared: Path) -> None:
     cases = [case for case in cases if case["kind"] == "preference_loss"]
     assert cases
     for case in cases:
-        names = ("win_nll", "lose_nll", "ref_win_nll", "ref_lose_nll")
-        log_probs = [-torch.tensor(case[name], dtype=torch.float64) for name in names]
+        nll = zip(*(case[name] for name in ("win_nll", "lose_nll", "ref_win_nll", "ref_lose_nll")), strict=True)
+        log_probs = columns([tuple(-value for value in pair) for pair in nll])
         expected = case["expected"]["altpo_or_dpo"]
         assert altpo_loss(*log_probs, case["beta"]).item() == pytest.approx(expected, rel=1e-9), case["name"]
 
@@ -61,9 +67,9 @@ def test_far_pairs_stay_finite() -> None:
 @settings(deadline=None)
 @given(st.lists(PAIR, min_size=1, max_size=5), BETA)
 def test_gradient_equals_that_of_the_naive_formula(pairs: list[tuple[float, ...]], beta: float) -> None:
-    ours = [column.clone().requires_grad_() for column in columns(pairs)]
+    ours = leaves(pairs)
     altpo_loss(*ours, beta).backward()
-    a, f, ra, rf = naive = [column.clone().requires_grad_() for column in columns(pairs)]
+    a, f, ra, rf = naive = leaves(pairs)
     margin = beta * ((a - ra) - (f - rf))
     # log(1 + e^-x), written so that neither exponential overflows
     (2 / beta * (torch.exp(-margin.abs()).log1p() + (-margin).clamp(min=0)).mean()).backward()
@@ -85,7 +91,7 @@ def test_loss_falls_as_the_alternate_gains(pair: tuple[float, ...], beta: float,
 @settings(deadline=None)
 @given(st.lists(PAIR, min_size=1, max_size=5), BETA)
 def test_gradient_is_two_over_beta_times_that_of_dpo(pairs: list[tuple[float, ...]], beta: float) -> None:
-    first, second = ([c.clone().requires_grad_() for c in columns(pairs)] for _ in range(2))
+    first, second = leaves(pairs), leaves(pairs)
     altpo_loss(*first, beta).backward()
     preference_losses(*second, beta)[0].mean().backward()
     for altpo, dpo in zip(first[:2], second[:2], strict=True):
@@ -107,7 +113,8 @@ def test_kl_equals_that_of_torch_distributions() -> None:
 
 
 def scores_of(pairs: list[tuple[float, ...]], retain: list[float], kl: bool) -> Scores:
-    pa, pf, ra, rf = columns(pairs) if pairs else [torch.zeros(0, dtype=torch.float64)] * 4
+    empty = torch.zeros(0, dtype=torch.float64)
+    pa, pf, ra, rf = columns(pairs) if pairs else (empty, empty, empty, empty)
     kept = torch.tensor(retain, dtype=torch.float64)
     rows = torch.stack([kept, -kept], -1).reshape(len(retain), 2)
     distributions = (rows.log_softmax(-1), (rows / 2).log_softmax(-1)) if kl else (None, None)
