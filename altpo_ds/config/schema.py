@@ -1,8 +1,9 @@
 """A run as strict, frozen models: every key that a run file may hold, with its meaning and default."""
 
+import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -20,6 +21,7 @@ ShareAboveZero = Annotated[float, Field(gt=0, le=1), NUMBER]
 Decay = Annotated[float, Field(ge=0, lt=1), NUMBER]
 Count = Annotated[int, Field(ge=1), NUMBER]
 Natural = Annotated[int, Field(ge=0), NUMBER]
+ModelPath = Annotated[str, AfterValidator(os.path.expanduser)]  # a shell leaves ~ alone behind --model.path=
 
 
 class Section(BaseModel):
@@ -59,7 +61,7 @@ class PerturbedSource(Source):
 
 
 class ModelConfig(Section):
-    path: str = Field(description="Hugging Face model directory or hub name")
+    path: ModelPath = Field(description="Hugging Face model directory or hub name")
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto: bfloat16 on GPUs, float32 on CPUs"
     )
@@ -70,7 +72,7 @@ class ModelConfig(Section):
 
 
 class ReferenceConfig(Section):
-    path: str | None = Field(default=None, description="model of the frozen reference; none: model.path")
+    path: ModelPath | None = Field(default=None, description="model of the frozen reference; none: model.path")
     mode: Literal["cached", "online"] = Field(
         default="cached", description="cached: log-probabilities once, kept on disk; online: an engine in every step"
     )
