@@ -94,12 +94,20 @@ def check_share(
     return found
 
 
-def decide(config: DataConfig, found: Checked) -> Rows:
-    """Stops on the first broken row, or skips them all, as data.on_error says; UserError where nothing is left."""
+def decide(config: DataConfig, found: Checked, unlearning: bool) -> Rows:
+    """Stops on the first broken row, or skips them all, as data.on_error says; UserError where a source has none left.
+
+    `unlearning` tells forget and retain rows from the rows to fine-tune on.
+    """
     if found.problems and config.on_error == "stop":
         more = f" (and {len(found.problems) - 1} more)" if len(found.problems) > 1 else ""
         raise UserError(f"{found.problems[0]}{more}; mend it, or set data.on_error=skip")
     rows = found.rows()
-    if rows.forget + rows.retain == 0:
-        raise UserError("no usable row in the data; see data.* of the run file")
+    usable = {"data.forget": rows.forget} if unlearning else {"data.train": rows.retain}
+    if unlearning and config.retain is not None and config.retain_per_pair:
+        usable["data.retain"] = rows.retain
+    for key, count in usable.items():
+        if not count:
+            why = f"; the first of {len(found.problems)} skipped: {found.problems[0]}" if found.problems else ""
+            raise UserError(f"{key}: no usable row{why}")
     return rows

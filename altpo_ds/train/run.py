@@ -132,7 +132,7 @@ def _check_data(config: RunConfig, chat: ChatTokenizer, world: World) -> tuple[A
         index = AlternatesIndex(config.data.alternates) if unlearning and config.data.alternates else None
         share = check_share(config.data, chat, index, world.rank, world.size)
     found = merge(gather_objects(share))
-    rows = decide(config.data, found)
+    rows = decide(config.data, found, unlearning=index is not None)
     if world.is_main and found.problems:
         listed = "; ".join(str(problem) for problem in found.problems[:LISTED])
         log.warning("%d rows skipped: %s", len(found.problems), listed)
