@@ -102,7 +102,9 @@ def finetune(ctx: typer.Context, run: RunFile, resume: Resume = "auto") -> None:
 def evaluate(
     ctx: typer.Context,
     run: RunFile,
-    model: Annotated[str | None, typer.Option(help="Directory or hub name; default: model.path.")] = None,
+    model: Annotated[
+        str | None, typer.Option(help="Directory or hub name; default: what the run has trained, else model.path.")
+    ] = None,
     retain_reference: Annotated[str | None, typer.Option(help="evaluation.json of the retain model.")] = None,
     suite: Annotated[str | None, typer.Option(help="Suites, separated by commas.")] = None,
     out: Annotated[str | None, typer.Option(help="File to write; default: evaluation.json in run_dir.")] = None,

@@ -9,8 +9,10 @@ from typing import Any
 from altpo_ds.config.require import require_evaluate
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.chat import ChatTokenizer
+from altpo_ds.engine import checkpoints
 from altpo_ds.engine.build import reference_engine
-from altpo_ds.engine.distributed import World, start, together
+from altpo_ds.engine.distributed import World, broadcast_object, start, together
+from altpo_ds.engine.export import export
 from altpo_ds.engine.models import load_tokenizer
 from altpo_ds.engine.zero import PolicyEngine, ReferenceEngine
 from altpo_ds.evaluate.runs import read_evaluation
@@ -50,13 +52,16 @@ def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
 
 
 def evaluate(config: RunConfig, model: str | None = None, out: str | None = None) -> dict[str, Any]:
-    """Evaluates `model` (a directory or hub name; none: `model.path` of the run) on all ranks.
+    """Evaluates `model` (a directory or hub name) on all ranks; none: what the run has trained so far, exported to
+    `exported/step-N` of the run directory, or `model.path` where there is no checkpoint.
 
     Writes `out` (none: evaluation.json in the run directory) and returns its contents.
     """
     require_evaluate(config)
     world = start(config.engine.timeout)
-    path = model or config.model.path
+    with together():
+        trained = _export_newest(Path(config.run_dir)) if model is None and world.is_main else None
+    path = model or broadcast_object(trained) or config.model.path
     with together():
         chat = ChatTokenizer(load_tokenizer(path), config.data.system_prompt)
     evaluator = Evaluator(config, chat, world)
@@ -64,3 +69,15 @@ def evaluate(config: RunConfig, model: str | None = None, out: str | None = None
     if world.is_main:
         write_evaluation(Path(out) if out else Path(config.run_dir) / "evaluation.json", evaluation)
     return evaluation
+
+
+def _export_newest(run_dir: Path) -> str | None:
+    """The newest checkpoint as a model directory, made when it is not there yet; None without a checkpoint."""
+    found = checkpoints.complete(run_dir / "checkpoints")
+    if not found:
+        return None
+    to = run_dir / "exported" / found[-1].name
+    if not to.is_dir():
+        to.parent.mkdir(exist_ok=True)
+        export(found[-1], to)
+    return str(to)
