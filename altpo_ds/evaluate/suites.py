@@ -73,11 +73,12 @@ def tofu(
     by_length = sorted(examples, key=lambda example: example.tree.unique_tokens)
     mine = by_length[world.rank :: world.size]
     scores = score_trees(forward, [example.tree for example in mine], config.batch_tokens, world)
-    new_tokens = config.dialect == "openunlearning"  # its limit counts the answer alone
-    limit = {"max_new_tokens": config.max_length} if new_tokens else {"max_length": config.max_length}
+    answer_alone = config.dialect == "openunlearning"  # what its limit counts
+    limit = config.max_length
+    sampling = Sampling(max_new_tokens=limit) if answer_alone else Sampling(max_length=limit)
     prompts = [example.tree.prompt for example in mine]
     batch_size = max(1, config.batch_tokens // config.max_length)
-    responses = generate(scorer, chat.tokenizer, prompts, Sampling(**limit), world, batch_size)
+    responses = generate(scorer, chat.tokenizer, prompts, sampling, world, batch_size)
     results = [
         (example.split, example.number, _result(example, sums, decode(chat.tokenizer, texts[0]), config))
         for example, sums, texts in zip(mine, scores, responses, strict=True)
