@@ -1,6 +1,7 @@
 """Process group and device of this rank, and the few collectives that the rest needs."""
 
 import contextlib
+import io
 import logging
 import os
 import socket
@@ -58,7 +59,8 @@ def start(timeout: float) -> World:
     limit = timedelta(seconds=timeout)
     if not dist.is_initialized():
         try:
-            deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=limit)
+            with contextlib.redirect_stdout(io.StringIO()):  # standard output is for results, not for kernels
+                deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=limit)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the process group ({error}); check MASTER_ADDR, RANK, WORLD_SIZE") from error
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
