@@ -61,7 +61,7 @@ def decoder(model: transformers.PreTrainedModel) -> Decoder:
 
 def alone(model: transformers.PreTrainedModel, prompt: list[int], **options: Any) -> list[int]:
     """transformers' greedy response to one prompt without padding, up to its end token."""
-    output = model.generate(torch.tensor([prompt]), do_sample=False, pad_token_id=0, **options)
+    output = model.generate(torch.tensor([prompt]), do_sample=False, pad_token_id=0, **options)  # pyright: ignore[reportCallIssue]
     return output[0, len(prompt) :].tolist()
 
 

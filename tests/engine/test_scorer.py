@@ -104,7 +104,9 @@ def test_packed_loss_and_gradient_equal_naive_pairs(name: str, attention: str) -
     gradients = dict(scorer.model.named_parameters())
     for key, parameter in model.named_parameters():
         assert parameter.grad is not None
-        difference = torch.linalg.vector_norm(gradients[key].grad - parameter.grad)
+        packed_gradient = gradients[key].grad
+        assert packed_gradient is not None
+        difference = torch.linalg.vector_norm(packed_gradient - parameter.grad)
         # The models' own norms and rotary angles are float32, whatever the dtype.
         assert difference <= (1e-5 if name == "gemma2" else 1e-6) * torch.linalg.vector_norm(parameter.grad) + 1e-9, key
 
