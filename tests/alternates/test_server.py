@@ -188,13 +188,13 @@ def test_a_server_that_is_away_or_too_slow(server: Server) -> None:
 def test_a_reply_that_is_none(server: Server, raw: bytes) -> None:
     client = backend(server)
     server.raw = raw
-    with pytest.raises(UserError, match="its reply (is no JSON|has no answer)"):
+    with pytest.raises(UserError, match=r"its reply (is no JSON|has no answer)"):
         sampled(client, [Request(0, 0, CHAT, (8,))])
 
 
 def test_the_model_must_be_known(server: Server) -> None:
     server.models = ["one", "two"]
-    with pytest.raises(UserError, match="it serves one, two; set alternates.server.model"):
+    with pytest.raises(UserError, match=r"it serves one, two; set alternates\.server\.model"):
         backend(server)
     assert backend(server, model="two").model == "two"
 
