@@ -71,8 +71,9 @@ class LocalSampler:
         ids = prompt_ids(prompt, self.chat)
         longest = getattr(self.decoder.model.config.get_text_config(), "max_position_embeddings", None)
         if longest is not None and len(ids) + self.settings.max_new_tokens > longest:
+            start = " ".join(prompt.text.split())[:60]
             raise UserError(
-                f"a prompt of {len(ids)} tokens ('{prompt.text[:60]}...') and alternates.max_new_tokens = "
+                f"a prompt of {len(ids)} tokens ('{start}...') and alternates.max_new_tokens = "
                 f"{self.settings.max_new_tokens} exceed the model's {longest} positions; shorten the row or the limit"
             )
         return ids
@@ -90,10 +91,13 @@ class LocalSampler:
             Tree(tuple(self.chat.prompt(question)), tuple(tuple(self.chat.response(question, text)) for text in texts))
             for question, texts in answers
         ]
-        sums = score_trees(self.forward, trees, BATCH_TOKENS, self.world)
+        answered = [tree for tree in trees if tree.responses]
+        sums = iter(score_trees(self.forward, answered, BATCH_TOKENS, self.world))
         return [
-            [total / len(response) for total, response in zip(of_tree, tree.responses, strict=True)]
-            for of_tree, tree in zip(sums, trees, strict=True)
+            [total / len(response) for total, response in zip(next(sums), tree.responses, strict=True)]
+            if tree.responses
+            else []
+            for tree in trees
         ]
 
 

@@ -47,7 +47,7 @@ class ReplayBuffer:
         return {"items": [list(item) for item in self._items]}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self._items = dict.fromkeys(state["items"])
+        self._items = dict.fromkeys(map(tuple, state["items"]))
 
 
 class Refresher:
