@@ -1,7 +1,25 @@
-"""`python -m altpo_ds` is `altpo-ds`."""
+"""`python -m altpo_ds` and the installed `altpo-ds`."""
 
+import os
 import sys
 
 from altpo_ds.cli import main
 
-sys.exit(main())
+
+def leave(status: int) -> None:
+    """Ends the process. A rank ends at once: gloo's threads abort an interpreter that is still taking itself down."""
+    distributed = sys.modules.get("torch.distributed")
+    if distributed is not None and distributed.is_initialized():
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(status)
+    sys.exit(status)
+
+
+def entry() -> None:
+    """Runs the command line and leaves with its status."""
+    leave(main())
+
+
+if __name__ == "__main__":
+    entry()

@@ -7,10 +7,12 @@ import json
 import sys
 from pathlib import Path
 
+from altpo_ds.__main__ import leave
 from altpo_ds.cli import main
 
 if __name__ == "__main__":
     for arguments in json.loads(Path(sys.argv[1]).read_text()):
         sys.argv = ["altpo-ds", *arguments]
         if status := main():
-            sys.exit(status)
+            leave(status)
+    leave(0)
