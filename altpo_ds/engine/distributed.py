@@ -1,6 +1,5 @@
 """Process group and device of this rank, and the few collectives that the rest needs."""
 
-import atexit
 import contextlib
 import io
 import logging
@@ -64,7 +63,6 @@ def start(timeout: float) -> World:
                 deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=limit)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the process group ({error}); check MASTER_ADDR, RANK, WORLD_SIZE") from error
-        atexit.register(stop)
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     if has_gpu:
