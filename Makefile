@@ -16,7 +16,7 @@ $(STAMP): pyproject.toml setup.py constraints-cpu.txt
 		{ echo "$(PYTHON) is older than 3.11: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(CONSTRAINT) -e '.[dev]'
-	@DS_ACCELERATOR=cpu $(BIN)/python -c 'from deepspeed.ops.op_builder import CPUAdamBuilder as B; B().load()' \
+	@DS_ACCELERATOR=cpu TORCH_EXTENSIONS_DIR=$(CURDIR)/.venv/torch_extensions $(BIN)/python -c 'from deepspeed.ops.op_builder import CPUAdamBuilder as B; B().load()' \
 		> .venv/cpu_adam.log 2>&1 || \
 		echo "DeepSpeedCPUAdam does not build here (.venv/cpu_adam.log): runs on the CPU use the slower torch AdamW"
 	@touch $@

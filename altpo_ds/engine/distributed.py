@@ -43,6 +43,9 @@ def start(timeout: float) -> World:
     has_gpu = torch.cuda.is_available()
     # ninja, which builds DeepSpeed's kernels, lies beside the interpreter that runs us.
     os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    # Kernels are built for one environment: in a shared folder two of them would rebuild each other's.
+    if os.access(sys.prefix, os.W_OK):
+        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
     if not has_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
