@@ -8,8 +8,11 @@ def require_unlearn(config: RunConfig) -> None:
     """Forget rows, alternates, and retain rows unless there is no retain loss."""
     if config.objective.name != "altpo":
         raise UserError(f"objective.name = {config.objective.name}: unlearn needs altpo; sft is for finetune")
-    if config.alternates.refresh_every:
-        raise UserError("alternates.refresh_every: `unlearn` does not refresh alternates while it trains; set it to 0")
+    if config.alternates.refresh_every and config.reference.mode != "online":
+        raise UserError(
+            f"reference.mode = {config.reference.mode}: contradicts alternates.refresh_every, for no cache holds the "
+            "log-probabilities of fresh alternates; set --reference.mode=online"
+        )
     _require(config.data.forget, "data.forget", "unlearn", "the rows to forget")
     _require(config.data.alternates, "data.alternates", "unlearn", "the answers in place of the forgotten ones")
     if config.alternates.refresh_every and config.reference.mode != "online":

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import batch_arithmetic, total_steps
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.load import dump_config, load_config
@@ -82,6 +83,9 @@ def _run(config: RunConfig, resume: str) -> Path:
         report=monitor.report,
         evaluate=lambda step: monitor.evaluate(step, policy),
         side_files=side_files,
+        refresher=Refresher(config, chat, policy, world)
+        if index is not None and config.alternates.refresh_every
+        else None,
     )
     if checkpoint is not None:
         trainer.load(checkpoint)

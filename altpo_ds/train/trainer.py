@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import Batch
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import RunConfig
@@ -44,6 +45,7 @@ class Trainer:
     report: Report  # takes the metrics of a step, on rank 0
     evaluate: Callable[[int], None]
     side_files: Callable[[Path], None]  # writes the model's configuration and tokenizer into a checkpoint
+    refresher: Refresher | None = None  # fresh alternates from the policy while it trains
     step: int = 0
 
     def train(self) -> None:
@@ -55,6 +57,8 @@ class Trainer:
         while self.step < self.steps:
             metrics = self.train_step()
             self.step += 1
+            if self.refresher is not None:
+                self.refresher.after_step(self.step)
             last = self.step == self.steps
             if self.step % self.config.train.log_every == 0 or last:
                 self.report(self.step, metrics)
@@ -101,7 +105,10 @@ class Trainer:
 
     def next_batch(self) -> TrainBatch:
         """The rank's next micro-batch."""
-        return train_batch(self.chat, list(islice(self.stream, self.batch.micro))).to(self.world.device)
+        items = list(islice(self.stream, self.batch.micro))
+        if self.refresher is not None:
+            items = [self.refresher.replace(item) for item in items]
+        return train_batch(self.chat, items).to(self.world.device)
 
     def _totals(self, batches: Sequence[TrainBatch]) -> tuple[Totals, dict[str, float]]:
         """Denominators of the global batch, and the tokens that it takes."""
@@ -142,6 +149,8 @@ class Trainer:
 
         def write(folder: Path) -> None:
             self.policy.save(folder)
+            if self.refresher is not None:
+                self.refresher.save(folder)
             if self.world.is_main:
                 self.side_files(folder)
 
@@ -152,6 +161,8 @@ class Trainer:
     def load(self, checkpoint: Path) -> None:
         """Continues from a checkpoint: weights, optimizer, schedule, random states, position in the data."""
         state = checkpoints.load(checkpoint, self.policy.load, self.world)
+        if self.refresher is not None:
+            self.refresher.load(checkpoint)
         self.step = state["step"]
         self.stream.load_state_dict(state["data"])
 

@@ -16,10 +16,22 @@ from tests.conftest import Command, Tiny, losses_of, metrics_of
 STEPS = 6
 
 
+REFRESHED = {
+    "reference__mode": "online",
+    "alternates__refresh_every": 2,
+    "alternates__refresh_average": 0.5,
+    "alternates__max_new_tokens": 24,
+    "alternates__min_rouge": 0,
+}
+
+
 @pytest.mark.slow
-def test_resumed_run_equals_uninterrupted_one_bit_for_bit(command: Command, tiny: Tiny, tmp_path: Path) -> None:
+@pytest.mark.parametrize("more", [{}, REFRESHED], ids=["plain", "refreshed"])
+def test_resumed_run_equals_uninterrupted_one_bit_for_bit(
+    command: Command, tiny: Tiny, tmp_path: Path, more: dict[str, object]
+) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    options = {"train__max_steps": STEPS, "checkpoints__every": 1, "checkpoints__keep": STEPS}
+    options = {"train__max_steps": STEPS, "checkpoints__every": 1, "checkpoints__keep": STEPS, **more}
     result = command("unlearn", tiny.options(whole, **options), 2)
     assert result.returncode == 0, result.stderr[-3000:]
     # As after a kill -9: later checkpoints are not there, one is half written, metrics ran ahead.
@@ -38,7 +50,8 @@ def test_resumed_run_equals_uninterrupted_one_bit_for_bit(command: Command, tiny
         exported = command._run(["-m", "altpo_ds", "export", str(run_dir), "--to", str(out)], 1, {})
         assert exported.returncode == 0, exported.stderr[-3000:]
     assert (first / "model.safetensors").read_bytes() == (second / "model.safetensors").read_bytes()
-    _check_export(first, tiny, losses_of(whole))
+    if not more:
+        _check_export(first, tiny, losses_of(whole))
 
 
 def _check_export(folder: Path, tiny: Tiny, losses: list[float]) -> None:
