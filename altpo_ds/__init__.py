@@ -18,7 +18,6 @@ _HOME = {
     "RunConfig": "config.schema",
     "Trainer": "train.trainer",
     "altpo_loss": "objective.losses",
-    "evaluate": "evaluate.run",
     "generate_alternates": "alternates.run",
     "load_config": "config.load",
     "unlearn": "train.run",
@@ -29,4 +28,6 @@ def __getattr__(name: str) -> Any:
     """Import a public name on first use: torch and deepspeed stay out of `import altpo_ds`."""
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name == "evaluate":  # the room itself, which can be called
+        return import_module(f"{__name__}.evaluate")
     return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)

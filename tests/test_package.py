@@ -22,6 +22,16 @@ def test_public_names_come_from_their_rooms() -> None:
         altpo_ds.no_such_name  # noqa: B018
 
 
+def test_evaluate_is_a_room_and_a_function(monkeypatch: pytest.MonkeyPatch) -> None:
+    import altpo_ds.evaluate.metrics
+    import altpo_ds.evaluate.run
+
+    assert altpo_ds.evaluate.metrics.probability(0.0) == 1.0
+    monkeypatch.setattr(altpo_ds.evaluate.run, "evaluate", lambda config, **options: (config, options))
+    called = altpo_ds.evaluate("a run", model="m")  # pyright: ignore[reportCallIssue]
+    assert called == ("a run", {"model": "m"})
+
+
 @pytest.mark.parametrize("name", altpo_ds.__all__)
 def test_every_public_name_exists(name: str) -> None:
     assert callable(getattr(altpo_ds, name))

@@ -119,11 +119,22 @@ def build_optimizer(
 
         _drop_stale_build_lock()
         try:
-            return DeepSpeedCPUAdam(groups, lr=train.lr, betas=train.betas, adamw_mode=True)
+            optimizer = DeepSpeedCPUAdam(groups, lr=train.lr, betas=train.betas, adamw_mode=True)
+            optimizer.register_step_pre_hook(_forget_step)
+            return optimizer
         except Exception as error:  # a failed build raises what the compiler's wrapper likes
             reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
             log.warning("DeepSpeedCPUAdam cannot be built (%s); torch's AdamW is ten times slower here", reason)
     return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, fused=device.type == "cuda")
+
+
+def _forget_step(optimizer: Any, *_: Any) -> None:
+    """Makes DeepSpeedCPUAdam compute beta ** step afresh: it multiplies on from the step before, which rounds
+    differently from what a resumed run computes. A step far away from the next one does that.
+    """
+    far, (beta1, beta2) = 2**30, optimizer.param_groups[0]["betas"]
+    nothing = [torch.zeros(1) for _ in range(4)]
+    optimizer.ds_opt_adam.adam_update(optimizer.opt_id, far, 0.0, beta1, beta2, 1.0, 0.0, True, *nothing)
 
 
 def _drop_stale_build_lock() -> None:
