@@ -65,8 +65,10 @@ class ModelConfig(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = Field(
         default="auto", description="auto: bfloat16 on GPUs, float32 on CPUs"
     )
-    attention: Literal["tree", "padded"] = Field(
-        default="tree", description="tree: packed prefix trees; padded: one padded row per response"
+    attention: Literal["auto", "tree", "flex", "padded"] = Field(
+        default="auto",
+        description="prefix trees packed in a row, attended to one by one (tree) or in one FlexAttention kernel (flex); "
+        "padded: one padded row per response; auto: flex on GPUs, tree elsewhere",
     )
     gradient_checkpointing: bool = False
 

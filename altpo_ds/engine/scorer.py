@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from altpo_ds.data.trees import PackedTrees
-from altpo_ds.engine.attention import NAME, TreeLayout
+from altpo_ds.engine import attention as tree_attention
+from altpo_ds.engine import flex
 from altpo_ds.objective.log_probs import token_log_probs
 
 log = logging.getLogger(__name__)
@@ -38,9 +39,10 @@ class ResponseHead(nn.Module):
 class SequenceScorer(nn.Module):
     """Scores packed trees with one forward pass of `model`."""
 
-    def __init__(self, model: PreTrainedModel, attention: str = "tree") -> None:
+    def __init__(self, model: PreTrainedModel, attention: str = "auto") -> None:
         super().__init__()
         self.model = model
+        self.attention = attention
         config = model.config.get_text_config()
         self.scale = float(getattr(config, "logit_scale", None) or 1.0) / float(
             getattr(config, "logits_scaling", None) or 1.0
@@ -49,9 +51,9 @@ class SequenceScorer(nn.Module):
         head = model.get_output_embeddings()
         assert isinstance(head, nn.Linear), f"the output layer is a {type(head).__name__}, a Linear is expected"
         model.set_output_embeddings(ResponseHead(head, self.scale, self.softcap))
-        self.trees = attention == "tree" and supports_trees(model)
+        self.trees = attention != "padded" and supports_trees(model)
         self._own_attention = str(model.config._attn_implementation)
-        if attention == "tree" and not self.trees:
+        if attention != "padded" and not self.trees:
             log.warning("%s cannot attend to prefix trees; falling back to padded rows", type(model).__name__)
 
     def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
@@ -72,10 +74,20 @@ class SequenceScorer(nn.Module):
         return self.model.base_model(**inputs, use_cache=False).last_hidden_state
 
     def _trees(self, packed: PackedTrees) -> Tensor:
-        self.use_attention(NAME)
-        layout = TreeLayout(packed.spans, packed.input_ids.device)
-        hidden = self._decode(input_ids=packed.input_ids, position_ids=packed.position_ids, trees=layout)
+        if self._flex(packed.input_ids.device):
+            self.use_attention(flex.NAME)
+            layout = flex.FlexLayout(packed)
+            hidden = self._decode(input_ids=layout.input_ids, position_ids=layout.position, trees=layout)
+        else:
+            self.use_attention(tree_attention.NAME)
+            layout = tree_attention.TreeLayout(packed.spans, packed.input_ids.device)
+            hidden = self._decode(input_ids=packed.input_ids, position_ids=packed.position_ids, trees=layout)
         return hidden[0, packed.predictors]
+
+    def _flex(self, device: torch.device) -> bool:
+        """FlexAttention has no dropout, and on CPUs no backward pass."""
+        dropout = self.training and getattr(self.model.config.get_text_config(), "attention_dropout", 0.0)
+        return self.attention == "flex" or (self.attention == "auto" and device.type == "cuda" and not dropout)
 
     def _padded(self, packed: PackedTrees) -> Tensor:
         """One row per response, padded on the right: no token of a causal model sees the padding, no mask needed."""

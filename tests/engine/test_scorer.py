@@ -6,8 +6,12 @@ import random
 import pytest
 import torch
 import transformers
+from hypothesis import given
+from hypothesis import strategies as st
 
+from altpo_ds.config.errors import UserError
 from altpo_ds.data.trees import Tree, pack
+from altpo_ds.engine.flex import BLOCK, bucket
 from altpo_ds.engine.scorer import SequenceScorer
 from altpo_ds.objective import altpo_loss
 from altpo_ds.objective.log_probs import response_sums
@@ -139,3 +143,29 @@ def test_unsupported_layers_fall_back_to_padded_rows(caplog: pytest.LogCaptureFi
     scorer = SequenceScorer(model)
     assert not scorer.trees
     assert "falling back to padded rows" in caplog.text
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_flex_attention_equals_tree_by_tree(name: str) -> None:
+    model = build(name)
+    packed = pack(trees())
+    with torch.no_grad():
+        expected, _ = SequenceScorer(copy.deepcopy(model), "tree")(packed)
+        log_probs, _ = SequenceScorer(model, "flex")(packed)
+    tolerance = 1e-5 if name == "gemma2" else 1e-7  # its softmax is float32 in one of them
+    torch.testing.assert_close(log_probs, expected, rtol=0, atol=tolerance)
+
+
+def test_flex_attention_does_not_train_on_cpus() -> None:
+    with pytest.raises(UserError, match="no backward pass on CPUs"):
+        SequenceScorer(build("llama"), "flex")(pack(trees()))
+
+
+@given(st.integers(1, 200_000))
+def test_row_lengths_come_in_few_sizes(tokens: int) -> None:
+    padded = bucket(tokens)
+    assert tokens <= padded <= tokens * 9 / 8 + BLOCK
+    assert padded % BLOCK == 0
+    assert bucket(padded) == padded
+    octave = {bucket(n) for n in range(tokens, 2 * tokens, max(1, tokens // 64))}
+    assert len(octave) <= 18
