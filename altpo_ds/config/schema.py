@@ -67,7 +67,7 @@ class ModelConfig(Section):
     )
     attention: Literal["auto", "tree", "flex", "padded"] = Field(
         default="auto",
-        description="prefix trees packed in a row, attended to one by one (tree) or in one FlexAttention kernel (flex); "
+        description="prefix trees in a packed row, attended to one by one (tree) or by one FlexAttention (flex); "
         "padded: one padded row per response; auto: flex on GPUs, tree elsewhere",
     )
     gradient_checkpointing: bool = False
