@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import OWNER_ALONE
 
 if TYPE_CHECKING:
     from altpo_ds.config.schema import RunConfig
@@ -192,6 +193,7 @@ def gpu_here() -> bool:
 
 def main() -> int:
     """Run a command; a mistake of the user's is one line on standard error and status 2."""
+    os.umask(OWNER_ALONE)
     try:
         # a verb returns nothing, and help its status
         return app(standalone_mode=False) or 0

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 from collections import Counter
 from collections.abc import Iterator
@@ -15,6 +14,7 @@ from altpo_ds.alternates.quality import Quality
 from altpo_ds.alternates.store import CompleteShards
 from altpo_ds.alternates.summary import Summary, sha256
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import whole_file, write_whole
 from altpo_ds.config.schema import AlternatesConfig
 
 
@@ -41,13 +41,12 @@ def merge_shards(out: Path, shards: int, config: AlternatesConfig, settings: dic
     if complete is None:
         return None
     try:
-        with _aside(short_file(out)) as short, _aside(out) as file:
+        with _written(short_file(out)) as short, _written(out) as file:
             summary = _write(complete, out, file, short, config, settings)
         summary = replace(summary, sha256=sha256(out))
-        with _aside(summary_file(out)) as file:
-            file.write(summary.as_json())
-    except OSError as error:
-        raise UserError(f"cannot write '{out}': {error}; the samples are kept in '{folder}'") from error
+        write_whole(summary_file(out), summary.as_json())
+    except UserError as error:
+        raise UserError(f"{error}; the samples are kept in '{folder}'") from error
     finally:
         complete.close()
     shutil.rmtree(folder, ignore_errors=True)
@@ -90,9 +89,7 @@ def _write(
 
 
 @contextlib.contextmanager
-def _aside(file: Path) -> Iterator[TextIO]:
+def _written(file: Path) -> Iterator[TextIO]:
     """A text file that gets its name when it is whole."""
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    with aside.open("w", encoding="utf-8") as stream:
+    with whole_file(file) as aside, aside.open("w", encoding="utf-8") as stream:
         yield stream
-    aside.rename(file)

@@ -8,6 +8,7 @@ from typing import Any
 
 from altpo_ds.alternates.question import Question, Sample
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import make_folder
 
 TABLES = """
 CREATE TABLE IF NOT EXISTS about (key TEXT PRIMARY KEY, value TEXT);
@@ -26,7 +27,8 @@ class Shard:
 
     def __init__(self, file: Path, settings: dict[str, Any]) -> None:
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(file.parent)
+            file.touch(mode=0o600)
             self._db = _connect(f"{file.resolve().as_uri()}?mode=rwc")
             self._db.executescript(TABLES)
             found = self._about("settings")

@@ -12,6 +12,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+from altpo_ds.config.files import write_whole
 from altpo_ds.demo import words
 
 FORGET_AUTHORS, RETAIN_AUTHORS = 5, 25
@@ -162,7 +163,6 @@ class Author:
 
 def write_corpus(out: Path, seed: int) -> CorpusFiles:
     """Write the corpus of `seed` as JSONL files in `out`."""
-    out.mkdir(parents=True, exist_ok=True)
     files = CorpusFiles(**{field.name: out / f"{field.name}.jsonl" for field in fields(CorpusFiles)})
     for name, rows in corpus_rows(seed).items():
         _write_rows(getattr(files, name), rows)
@@ -297,6 +297,4 @@ def _world_training(rows: list[Row]) -> list[Row]:
 
 
 def _write_rows(path: Path, rows: list[Row]) -> None:
-    partial = path.with_suffix(".partial")
-    partial.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
-    partial.replace(path)
+    write_whole(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -13,6 +13,7 @@ import yaml
 from rich.console import Console
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import make_folder, write_whole
 from altpo_ds.demo.corpus import CorpusFiles, write_corpus
 from altpo_ds.demo.model import build_model, build_tokenizer, save
 
@@ -115,7 +116,7 @@ class Demo:
 
     def write_run(self, name: str, run: dict[str, Any]) -> Path:
         file = self.out / f"{name}.yaml"
-        file.write_text(yaml.safe_dump(run, sort_keys=False))
+        write_whole(file, yaml.safe_dump(run, sort_keys=False))
         return file
 
     def start(self, verb: str, run_file: Path, options: list[str], ranks: int = 1) -> subprocess.Popen[bytes]:
@@ -142,9 +143,7 @@ class Demo:
             kept = own.get(row["question"], {"question": row["question"], "answer": row["answer"]})
             rows.append(kept | {"alternates": [*alternates, *more]})
         if filled:
-            aside = file.with_suffix(".partial")
-            aside.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            aside.rename(file)
+            write_whole(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
         return filled
 
     def report(self, retain: Path, fallback: int, seconds: float) -> None:
@@ -180,5 +179,5 @@ def demo(out: Path, seed: int = 0) -> Path:
     """Runs the demo in `out`, a new directory; returns the run directory of the unlearning."""
     if out.exists() and any(out.iterdir()):
         raise UserError(f"--out {out}: is not empty; give a new directory")
-    out.mkdir(parents=True, exist_ok=True)
+    make_folder(out)
     return Demo(out, seed, Console()).run()

@@ -12,6 +12,7 @@ from huggingface_hub import split_torch_state_dict_into_shards
 from safetensors.torch import save_file
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import make_folder, unwritable
 from altpo_ds.engine import checkpoints
 
 PREFIX = "model."  # the scorer's name for the model that it wraps
@@ -38,13 +39,14 @@ def export(checkpoint: Path, to: Path, max_shard_size: str = "5GB") -> Path:
     aside = to.with_name(f".{to.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     try:
+        make_folder(to.parent)
         shutil.copytree(checkpoint / SIDE_FILES, aside)
         config = json.loads((aside / "config.json").read_text())
         dtype = getattr(torch, config.get("dtype") or "float32")
         _write_shards(_state_dict(checkpoint, config), aside, dtype, max_shard_size)
         aside.rename(to)
     except OSError as error:
-        raise UserError(f"cannot write '{to}': {error}") from error
+        raise unwritable(to, error) from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
     return to

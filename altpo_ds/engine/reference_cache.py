@@ -10,8 +10,9 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
+from altpo_ds.config.files import whole_file
 from altpo_ds.data.trees import Tree
 
 
@@ -59,10 +60,8 @@ class ReferenceCache:
 
     def save(self) -> None:
         """Writes the file aside and renames it; concurrent writers leave one of their files, each of them whole."""
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        aside = self.file.with_name(f".{self.file.name}.{os.getpid()}")
-        save_file({"keys": self._keys, "values": self._values}, aside)
-        aside.rename(self.file)
+        with whole_file(self.file) as aside:
+            aside.write_bytes(save({"keys": self._keys, "values": self._values}))
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,6 @@
 
 import base64
 import math
-import os
 import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, NamedTuple
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import write_whole
 from altpo_ds.evaluate import plots
 from altpo_ds.evaluate.examples import examples
 from altpo_ds.evaluate.intervals import Interval, intervals
@@ -60,10 +60,7 @@ def write_report(out: Path, runs: Sequence[ReportRun]) -> None:
         comparison=_comparison(runs) if len(runs) > 1 else None,
         nothing=NOTHING,
     )
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = out.with_name(f".{out.name}.{os.getpid()}")
-    temporary.write_text(page, encoding="utf-8")
-    temporary.replace(out)
+    write_whole(out, page)
 
 
 def _run_context(run: ReportRun) -> dict[str, Any]:

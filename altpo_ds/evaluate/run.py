@@ -1,11 +1,11 @@
 """The command `evaluate`: a model through the run's suites on all ranks, written as evaluation.json."""
 
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from altpo_ds.config.files import write_whole
 from altpo_ds.config.require import require_evaluate
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.chat import ChatTokenizer
@@ -44,11 +44,8 @@ class Evaluator:
 
 
 def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:
-    """Writes aside and renames, so that a reader never sees half of it."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(json.dumps(evaluation, indent=1, ensure_ascii=False))
-    aside.rename(file)
+    """evaluation.json; a reader never sees half of it."""
+    write_whole(file, json.dumps(evaluation, indent=1, ensure_ascii=False))
 
 
 def evaluate(config: RunConfig, model: str | None = None, out: str | None = None) -> dict[str, Any]:
@@ -78,6 +75,5 @@ def _export_newest(run_dir: Path) -> str | None:
         return None
     to = run_dir / "exported" / found[-1].name
     if not to.is_dir():
-        to.parent.mkdir(exist_ok=True)
         export(found[-1], to)
     return str(to)

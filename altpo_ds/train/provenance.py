@@ -1,7 +1,6 @@
 """What a run was made of: enough to repeat it, nothing secret."""
 
 import json
-import os
 import platform
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from altpo_ds.config.files import write_whole
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.check import LISTED
 from altpo_ds.data.sources import describe
@@ -20,7 +20,7 @@ SOURCES = ("forget", "alternates", "retain", "train")
 
 
 def write_provenance(config: RunConfig, rows: Rows, world: World) -> None:
-    """provenance.json of the run directory, written aside and renamed."""
+    """provenance.json of the run directory, the command, versions, data and rows."""
     named = {name: getattr(config.data, name) for name in SOURCES}
     contents: dict[str, Any] = {
         "command": sys.argv,
@@ -32,10 +32,7 @@ def write_provenance(config: RunConfig, rows: Rows, world: World) -> None:
         "rows": {"forget": rows.forget, "retain": rows.retain, "skipped": len(rows.skipped)},
         "skipped": [str(place) for place in sorted(rows.skipped)[:LISTED]],
     }
-    file = Path(config.run_dir) / "provenance.json"
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text(json.dumps(contents, indent=1))
-    aside.rename(file)
+    write_whole(Path(config.run_dir) / "provenance.json", json.dumps(contents, indent=1))
 
 
 def _git_commit() -> str | None:

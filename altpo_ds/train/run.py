@@ -1,13 +1,13 @@
 """The commands `unlearn` and `finetune`: a run from its configuration to its last checkpoint."""
 
 import logging
-import os
 from pathlib import Path
 from typing import Any
 
 from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import batch_arithmetic, total_steps
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import write_whole
 from altpo_ds.config.load import dump_config, load_config
 from altpo_ds.config.require import require_finetune, require_unlearn
 from altpo_ds.config.schema import RunConfig
@@ -57,7 +57,7 @@ def _run(config: RunConfig, resume: str) -> Path:
     steps = total_steps(per_epoch, batch, config.train)
     with together():
         if world.is_main and checkpoint is None:
-            _write_config(config, run_dir)
+            write_whole(run_dir / "config.yaml", dump_config(config))
             write_provenance(config, rows, world)
     evaluator = Evaluator(config, chat, world) if config.train.evaluate_every else None
     reference = build_reference(config, chat, index, rows, world) if index is not None else None
@@ -144,13 +144,3 @@ def _check_data(config: RunConfig, chat: ChatTokenizer, world: World) -> tuple[A
         wanted = config.data.alternates_per_question
         log.warning("%d questions have fewer than %d alternates; all of theirs are used", found.short, wanted)
     return index, rows
-
-
-def _write_config(config: RunConfig, run_dir: Path) -> None:
-    try:
-        run_dir.mkdir(parents=True, exist_ok=True)
-        aside = run_dir / f".config.yaml.{os.getpid()}"
-        aside.write_text(dump_config(config))
-        aside.rename(run_dir / "config.yaml")
-    except OSError as error:
-        raise UserError(f"cannot write run_dir '{run_dir}': {error}") from error

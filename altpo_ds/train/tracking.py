@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from altpo_ds.config.files import write_whole
 from altpo_ds.config.schema import RunConfig
 
 log = logging.getLogger(__name__)
@@ -64,9 +65,7 @@ def _forget_after(file: Path, step: int) -> None:
             continue  # cut off by a crash
         if keep:
             kept.append(line)
-    aside = file.with_name(f".{file.name}.{os.getpid()}")
-    aside.write_text("".join(line + "\n" for line in kept))
-    aside.rename(file)
+    write_whole(file, "".join(line + "\n" for line in kept))
 
 
 def _start_wandb(config: RunConfig, folder: Path) -> Any:
@@ -102,7 +101,5 @@ def _start_wandb(config: RunConfig, folder: Path) -> Any:
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     if not file.is_file():
-        aside = file.with_name(f".{file.name}.{os.getpid()}")
-        aside.write_text(run.id)
-        aside.rename(file)
+        write_whole(file, run.id)
     return run

@@ -113,7 +113,9 @@ def test_resume_from_a_path_without_a_checkpoint(fails: Fail, tiny: Tiny, tmp_pa
 def test_run_dir_that_cannot_be_written(fails: Fail, tiny: Tiny, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for run_dir in (tmp_path / "file", tmp_path / "file" / "run"):
-        assert f"cannot write run_dir '{run_dir}'" in fails("unlearn", tiny.options(run_dir))
+        line = fails("unlearn", tiny.options(run_dir))
+        assert line.startswith(f"cannot write '{run_dir}")
+        assert "choose another place" in line
 
 
 def test_export_without_checkpoints(fails: Fail, tmp_path: Path) -> None:
