@@ -51,5 +51,5 @@ def test_a_wheel_holds_every_module_and_the_deepspeed_files(tmp_path: Path) -> N
     modules = {str(path.relative_to(copy)) for path in (copy / "altpo_ds").rglob("*.py")}
     files = {f"altpo_ds/ds_configs/{path.name}" for path in (ROOT / "ds_configs").glob("*.json")}
     templates = {str(path.relative_to(copy)) for path in (copy / "altpo_ds").rglob("*.jinja")}
-    assert len(files) == 7
+    assert len(files) == 8
     assert modules | files | templates <= names

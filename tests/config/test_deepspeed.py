@@ -65,6 +65,7 @@ def test_the_files_are_what_their_names_say() -> None:
         "zero3_cpu": 3,
         "zero3_nvme": 3,
         "zero3_offload": 3,
+        "zeropp": 3,
     }
     devices = {
         name: tuple(settings.get(key, {}).get("device") for key in ("offload_param", "offload_optimizer"))
@@ -78,6 +79,7 @@ def test_the_files_are_what_their_names_say() -> None:
         "zero3_cpu": (None, None),
         "zero3_nvme": ("nvme", "nvme"),
         "zero3_offload": ("cpu", "cpu"),
+        "zeropp": (None, None),
     }
 
 
