@@ -20,16 +20,20 @@ class TreeLayout:
         self._device = device
         self._masks: dict[tuple[int, int | None], Tensor | None] = {}
 
-    def mask(self, number: int, sliding_window: int | None) -> Tensor | None:
-        """(L, L) bool mask of a tree; None where plain causal attention is the same."""
+    def mask(self, number: int, sliding_window: int | None, dtype: torch.dtype) -> Tensor | None:
+        """(L, L) mask of a tree, 0 or -inf, to add to the scores; None where plain causal attention is the same."""
         span = self.spans[number]
         if sliding_window is not None and sliding_window >= span.length:
             sliding_window = None
         key = (number, sliding_window)
         if key not in self._masks:
             plain = sliding_window is None and sum(1 for branch in span.branches if branch) <= 1
-            self._masks[key] = None if plain else visible(span, sliding_window, self._device)
+            self._masks[key] = None if plain else self._additive(visible(span, sliding_window, self._device), dtype)
         return self._masks[key]
+
+    def _additive(self, seen: Tensor, dtype: torch.dtype) -> Tensor:
+        """Every layer would turn a bool mask into this one, forward and backward."""
+        return torch.zeros(seen.shape, dtype=dtype, device=self._device).masked_fill_(~seen, float("-inf"))
 
 
 def tree_attention(
@@ -54,7 +58,7 @@ def tree_attention(
     for number, span in enumerate(trees.spans):
         part = slice(span.start, span.start + span.length)
         q, k, v = (tensor[:, :, part] for tensor in (query, key, value))
-        mask = trees.mask(number, sliding_window)
+        mask = trees.mask(number, sliding_window, query.dtype)
         if softcap is None:
             out = F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=mask is None, scale=scaling
@@ -67,10 +71,10 @@ def tree_attention(
 
 def _softcapped(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scaling: float, softcap: float) -> Tensor:
     """Gemma 2's attention, which no fused kernel of torch computes."""
-    if mask is None:
-        mask = torch.ones(q.shape[2], q.shape[2], dtype=torch.bool, device=q.device).tril()
     scores = softcap * torch.tanh(q @ k.transpose(-1, -2) * scaling / softcap)
-    scores = scores.masked_fill(~mask, float("-inf"))
+    if mask is None:
+        mask = torch.full(scores.shape[-2:], float("-inf"), dtype=scores.dtype, device=scores.device).triu(1)
+    scores = scores + mask
     return torch.softmax(scores, -1, dtype=torch.promote_types(scores.dtype, torch.float32)).to(q.dtype) @ v
 
 
