@@ -23,9 +23,13 @@ class _TokenLogProbs(torch.autograd.Function):
         for start in range(0, len(targets), rows):
             part = slice(start, start + rows)
             logits = _logits(hidden[part], weight, bias, scale, softcap)
-            log_normalizers[part] = torch.logsumexp(logits, -1)
-            result[part] = logits.gather(-1, targets[part, None]).squeeze(-1) - log_normalizers[part]
-            ctx.softmax = logits.sub_(log_normalizers[part, None]).exp_() if keep else None
+            # The softmax up to its sum, in place: logsumexp would need a second buffer of this size.
+            top, picked = logits.amax(-1, keepdim=True), logits.gather(-1, targets[part, None])
+            weights = logits.sub_(top).exp_()
+            total = weights.sum(-1, keepdim=True)
+            log_normalizers[part] = (top + total.log())[:, 0]
+            result[part] = (picked - top - total.log())[:, 0]
+            ctx.softmax = (weights, total) if keep else None
         ctx.save_for_backward(hidden, weight, bias, targets, log_normalizers)
         ctx.scale, ctx.softcap, ctx.rows = scale, softcap, rows
         return result
@@ -43,11 +47,12 @@ class _TokenLogProbs(torch.autograd.Function):
             capped = None
             if ctx.softmax is None:
                 capped = _logits(hidden[part], weight, bias, ctx.scale, ctx.softcap)
-                softmax = (capped - log_normalizers[part, None]).exp_()
+                shifted = capped.clone() if ctx.softcap else capped
+                weights, total = shifted.sub_(log_normalizers[part, None]).exp_(), 1.0
             else:
-                softmax, ctx.softmax = ctx.softmax, None
+                (weights, total), ctx.softmax = ctx.softmax, None
             # d log p(target) / d logits = onehot(target) - softmax
-            grad_logits = softmax.mul_(-grad[part, None])
+            grad_logits = weights.mul_(-grad[part, None] / total)
             grad_logits.scatter_add_(-1, targets[part, None], grad[part, None])
             if ctx.softcap and capped is not None:
                 grad_logits *= 1 - (capped / ctx.softcap) ** 2
