@@ -2,7 +2,7 @@
 
     python benchmarks/evaluate.py --model DIR --data FOLDER [--rows 40] [--batch-size 8] [--pad longest]
 
-FOLDER holds TOFU's forget01_perturbed.jsonl, retain_perturbed.jsonl and real_authors_perturbed.jsonl. The plain loop takes
+FOLDER holds forget01_perturbed.jsonl, retain_perturbed.jsonl and real_authors_perturbed.jsonl. The plain loop takes
 rows in file order, batches of the same size: one pass for the answers, one for the paraphrases, one for each
 perturbation, each row padded to the length limit (`--pad longest`: to the batch's longest row, as OpenUnlearning
 does) and projected onto the vocabulary at every position; then a greedy `generate`, in which a batch goes on until its
