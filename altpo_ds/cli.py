@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 
 from altpo_ds.config.errors import UserError
-from altpo_ds.config.files import OWNER_ALONE
+from altpo_ds.config.files import OWNER_ALONE, REMEDIES
 
 if TYPE_CHECKING:
     from altpo_ds.config.schema import RunConfig
@@ -201,11 +201,19 @@ def main() -> int:
         return _fail(error.format_message().replace("\n", " "))
     except UserError as error:
         return _fail(str(error))
+    except OSError as error:
+        if error.filename is None and error.errno not in REMEDIES:
+            raise
+        place = "" if error.filename is None else f"'{error.filename}': "
+        remedy = REMEDIES.get(error.errno or 0, "check the path and its permissions")
+        return _fail(f"{place}{error.strerror}; {remedy}")
     except (KeyboardInterrupt, typer.Abort):
         return 130
 
 
 def _fail(message: str) -> int:
+    """One line for certain: a wrong value is shown with its line ends, direction marks and the like escaped."""
     if is_main():
-        print(f"altpo-ds: error: {message}", file=sys.stderr)
+        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+        print(f"altpo-ds: error: {line}", file=sys.stderr)
     return 2

@@ -3,7 +3,7 @@
 import os
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
 
 
 def _not_a_bool(value: Any) -> Any:
@@ -28,6 +28,14 @@ class Section(BaseModel):
     """Base of all sections: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    @field_validator("*")
+    @classmethod
+    def _no_nul(cls, value: Any) -> Any:
+        """No path, name or text can hold one."""
+        if any(isinstance(part, str) and "\0" in part for part in (value if isinstance(value, list) else [value])):
+            raise ValueError("must hold no NUL character")
+        return value
 
 
 class Source(Section):

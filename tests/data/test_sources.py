@@ -14,7 +14,8 @@ import pytest
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import Source
-from altpo_ds.data.sources import Place, Problem, describe, files, read, suffix
+from altpo_ds.data.formats import suffix
+from altpo_ds.data.sources import Place, Problem, describe, files, read
 
 ROWS: list[dict[str, Any]] = [{"question": f"q{i}", "answer": f"a{i} \u00e9"} for i in range(3)]
 JSONL = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
@@ -168,7 +169,12 @@ def test_a_file_that_cannot_be_read_is_one_line(
 def test_paths_that_name_nothing(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no file matches"):
         files(Source(path=str(tmp_path / "*.jsonl")))
-    with pytest.raises(UserError, match="a list of paths holds files only"):
-        files(Source(path=["locuslab/TOFU"]))
+    with pytest.raises(UserError, match="'locuslab/TOFU' does not exist"):
+        files(Source(path=["locuslab/TOFU"]))  # a list of paths holds files only
+    for name in ("../x", "a/b/c", "/etc", "a/.."):
+        with pytest.raises(UserError, match=r"does not exist|is a folder"):
+            files(Source(path=name))
+    with pytest.raises(UserError, match="is a folder; name its files"):
+        files(Source(path=str(tmp_path)))
     with pytest.raises(UserError, match="does not exist"):
         files(Source(path=[str(write(tmp_path / "a.jsonl")), str(tmp_path / "b.jsonl")]))
