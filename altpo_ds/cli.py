@@ -166,6 +166,16 @@ def report(
     print(out)
 
 
+@app.command()
+def sync(run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run that W&B logged offline.")]) -> None:
+    """Send an offline run to Weights & Biases."""
+    from pathlib import Path
+
+    from altpo_ds.train.wandb_run import sync
+
+    sync(Path(run_dir))
+
+
 def is_main() -> bool:
     """Whether this process speaks for the run."""
     return os.environ.get("RANK", "0") == "0"

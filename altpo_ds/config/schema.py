@@ -1,6 +1,7 @@
 """A run as strict, frozen models: every key that a run file may hold, with its meaning and default."""
 
 import os
+import re
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
@@ -22,6 +23,17 @@ Decay = Annotated[float, Field(ge=0, lt=1), NUMBER]
 Count = Annotated[int, Field(ge=1), NUMBER]
 Natural = Annotated[int, Field(ge=0), NUMBER]
 ModelPath = Annotated[str, AfterValidator(os.path.expanduser)]  # a shell leaves ~ alone behind --model.path=
+
+
+def _with_variables(path: str) -> str:
+    """A sweep's trials share a file and differ in the environment: no shell stands between agent and run."""
+    expanded = os.path.expandvars(path)
+    if missing := re.search(r"\$\{?\w+", expanded):
+        raise ValueError(f"names the environment variable {missing[0].lstrip('${')}, which is not set")
+    return expanded
+
+
+RunDir = Annotated[str, AfterValidator(os.path.expanduser), AfterValidator(_with_variables)]
 
 
 class Section(BaseModel):
@@ -232,13 +244,19 @@ class TrackingConfig(Section):
     group: str | None = None
     job_type: str | None = None
     tags: list[str] = []
+    upload: list[Literal["examples", "report", "checkpoints", "environment"]] = Field(
+        default=[],
+        description="what W&B gets beyond configuration and metrics: example answers and the report (both quote rows "
+        "to forget), a reference to the last checkpoint, environment (host, git commit, packages, console output)",
+    )
+    tensorboard: bool = Field(default=False, description="write TensorBoard files to tensorboard/ in run_dir")
     examples: Natural = Field(default=8, description="example answers in the W&B table and the report")
 
 
 class RunConfig(Section):
     """One run. Shares its keys with the run file, the dotted options and the environment."""
 
-    run_dir: str = Field(description="directory of the run; created when missing")
+    run_dir: RunDir = Field(description="directory of the run, made when missing; $NAME is an environment variable")
     seed: Natural = 0
     model: ModelConfig
     reference: ReferenceConfig = ReferenceConfig()

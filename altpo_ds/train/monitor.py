@@ -14,7 +14,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.engine.distributed import World
 from altpo_ds.engine.zero import PolicyEngine
+from altpo_ds.evaluate.report import write_report
 from altpo_ds.evaluate.run import Evaluator, write_evaluation
+from altpo_ds.evaluate.runs import read_run
 from altpo_ds.train.tracking import Tracker
 
 
@@ -38,11 +40,27 @@ class Monitor:
         text = TextColumn("{task.fields[text]}")
         columns = (BarColumn(), MofNCompleteColumn(), text, TimeElapsedColumn(), TimeRemainingColumn())
         with contextlib.ExitStack() as stack:
-            stack.callback(self._tracker.close)
+            stack.push(self._close)
             if sys.stderr.isatty():
                 self._progress = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
                 self._progress.add_task("train", total=self.steps, completed=step, text="")
             yield
+
+    def _close(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        """Closes the tracker with the status that the run ends with."""
+        assert self._tracker is not None
+        status = 0 if kind is None else getattr(error, "code", 1)
+        self._tracker.close(status if isinstance(status, int) else 1)
+
+    def finished(self, checkpoint: Path) -> None:
+        """Shows the last checkpoint to the tracker, and the report where the run wants it uploaded."""
+        if self._tracker is None:
+            return
+        self._tracker.artifact("checkpoint", checkpoint)
+        run_dir = Path(self.config.run_dir)
+        if "report" in self.config.tracking.upload and (run_dir / "evaluation.json").is_file():
+            write_report(run_dir / "report.html", [read_run(run_dir)])
+            self._tracker.artifact("report", run_dir / "report.html")
 
     def report(self, step: int, metrics: dict[str, Any]) -> None:
         """The metrics of a training step."""

@@ -91,7 +91,9 @@ def _run(config: RunConfig, resume: str) -> Path:
         trainer.load(checkpoint)
     with monitor.running(trainer.step):
         trainer.train()
-    return checkpoints.complete(run_dir / "checkpoints")[-1]
+        last = checkpoints.complete(run_dir / "checkpoints")[-1]
+        monitor.finished(last)
+    return last
 
 
 def _checkpoint(config: RunConfig, run_dir: Path, resume: str) -> Path | None:

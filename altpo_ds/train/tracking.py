@@ -1,105 +1,130 @@
-"""Where metrics go: metrics.jsonl in the run directory and Weights & Biases, from rank 0 alone."""
+"""Where metrics go, from rank 0 alone: metrics.jsonl in the run directory, W&B and TensorBoard as the run asks."""
 
+import contextlib
 import json
-import logging
-import os
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from altpo_ds.config.files import write_whole
 from altpo_ds.config.schema import RunConfig
 
-log = logging.getLogger(__name__)
-
 METRICS = "metrics.jsonl"
-RUN_ID = "wandb_run_id"
+PREEMPTED = 85  # exit status of a run that saved its state and wants to go on
+
+Values = Mapping[str, Any]
+Rows = Sequence[Mapping[str, Any]]
+
+
+class Sink(Protocol):
+    """One place that takes what a run has to show. None stands for a metric without a value."""
+
+    def log(self, step: int, values: Values) -> None: ...
+
+    def examples(self, step: int, rows: Rows) -> None:
+        """Example answers after `step`."""
+        ...
+
+    def artifact(self, kind: str, path: Path) -> None:
+        """A `report` or `checkpoint` that lies at `path`."""
+        ...
+
+    def close(self, status: int) -> None:
+        """The run ends with this exit status."""
+        ...
 
 
 class Tracker:
-    """Appends to metrics.jsonl and logs to W&B, whose own settings (WANDB_MODE, ...) it leaves alone.
-
-    A resumed run continues the file after `step` and the same W&B run. W&B out of reach is said once.
-    """
+    """All sinks of a run. A resumed run continues each of them after `step`."""
 
     def __init__(self, config: RunConfig, step: int) -> None:
-        self.folder = Path(config.run_dir)
-        _forget_after(self.folder / METRICS, step)
-        self._file = (self.folder / METRICS).open("a")
-        self._wandb = _start_wandb(config, self.folder) if config.tracking.wandb else None
+        self.sinks: list[Sink] = [MetricsFile(Path(config.run_dir), step)]
+        if config.tracking.tensorboard:
+            self.sinks.append(TensorBoard(Path(config.run_dir), step))
+        if config.tracking.wandb:
+            from altpo_ds.train.wandb_run import WandbRun
 
-    def log(self, step: int, values: Mapping[str, Any]) -> None:
-        """One line and one W&B step; None and non-finite values stay out of W&B."""
+            self.sinks.append(WandbRun(config))
+
+    def log(self, step: int, values: Values) -> None:
+        for sink in self.sinks:
+            sink.log(step, values)
+
+    def examples(self, step: int, rows: Rows) -> None:
+        for sink in self.sinks:
+            sink.examples(step, rows)
+
+    def artifact(self, kind: str, path: Path) -> None:
+        for sink in self.sinks:
+            sink.artifact(kind, path)
+
+    def close(self, status: int = 0) -> None:
+        with contextlib.ExitStack() as stack:
+            for sink in self.sinks:
+                stack.callback(sink.close, status)
+
+
+class MetricsFile:
+    """Appends one JSON object a line, each there at once."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        forget_after(folder / METRICS, step)
+        self._file = (folder / METRICS).open("a")
+
+    def log(self, step: int, values: Values) -> None:
         self._file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
         self._file.flush()
-        if self._wandb is not None:
-            self._wandb.log({**{k: v for k, v in values.items() if v is not None}, "step": step})
 
-    def examples(self, step: int, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Example answers as a W&B table."""
-        if self._wandb is None or not rows:
-            return
-        import wandb
+    def examples(self, step: int, rows: Rows) -> None:
+        """They are in evaluation.json."""
 
-        columns: list[Any] = ["question", "answer", "generation", "rouge_l", "truth_ratio"]
-        table = wandb.Table(columns=columns, data=[[row.get(name) for name in columns] for row in rows])
-        self._wandb.log({"examples": table, "step": step})
+    def artifact(self, kind: str, path: Path) -> None:
+        """It lies in the run directory."""
 
-    def close(self) -> None:
+    def close(self, status: int) -> None:
         self._file.close()
-        if self._wandb is not None:
-            self._wandb.finish()
 
 
-def _forget_after(file: Path, step: int) -> None:
+class TensorBoard:
+    """Event files in `tensorboard/`; what an earlier start wrote after `step` is shown no more."""
+
+    def __init__(self, folder: Path, step: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self._writer = SummaryWriter(str(folder / "tensorboard"), purge_step=step + 1 if step else None)
+
+    def log(self, step: int, values: Values) -> None:
+        for name, value in values.items():
+            if isinstance(value, int | float):
+                self._writer.add_scalar(name, value, step)
+
+    def examples(self, step: int, rows: Rows) -> None:
+        for number, row in enumerate(rows):
+            text = "\n\n".join(f"**{name}** {row.get(name)}" for name in ("question", "answer", "generation"))
+            self._writer.add_text(f"examples/{number}", text, step)
+
+    def artifact(self, kind: str, path: Path) -> None:
+        """It lies beside the event files."""
+
+    def close(self, status: int) -> None:
+        self._writer.close()
+
+
+def read_metrics(file: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl; one that a crash cut off is left out."""
+    if not file.is_file():
+        return []
+    lines = []
+    for line in file.read_text().splitlines():
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(line))
+    return [line for line in lines if "step" in line]
+
+
+def forget_after(file: Path, step: int) -> None:
     """Drops the lines after `step`: the resumed run writes them again."""
     if not file.is_file():
         return
-    kept = []
-    for line in file.read_text().splitlines():
-        try:
-            keep = json.loads(line)["step"] <= step
-        except (json.JSONDecodeError, KeyError):
-            continue  # cut off by a crash
-        if keep:
-            kept.append(line)
-    write_whole(file, "".join(line + "\n" for line in kept))
-
-
-def _start_wandb(config: RunConfig, folder: Path) -> Any:
-    """The run's W&B run, new or continued; offline where there is no key or no network; None where W&B is off."""
-    import wandb
-
-    file = folder / RUN_ID
-    run_id = file.read_text().strip() if file.is_file() else None
-    tracking = config.tracking
-    start = partial(
-        wandb.init,
-        project=tracking.project,
-        name=tracking.name,
-        group=tracking.group,
-        job_type=tracking.job_type,
-        tags=tracking.tags or None,
-        id=run_id,
-        resume="allow",
-        dir=str(folder),
-        config=config.model_dump(mode="json"),
-        settings=wandb.Settings(silent=True),
-    )
-    if "WANDB_MODE" not in os.environ and not wandb.api.api_key:
-        log.warning("no W&B key here: logging offline; `wandb login` before a run, or `wandb sync` after it")
-        run = start(mode="offline")
-    else:
-        try:
-            run = start()
-        except Exception as error:  # W&B wraps network, server and permission errors in types of its own
-            reason = " ".join(str(error).split())[:200]
-            log.warning("W&B cannot be reached (%s): logging offline; `wandb sync` later", reason)
-            run = start(mode="offline")
-    run.define_metric("step")
-    run.define_metric("*", step_metric="step")
-    if not file.is_file():
-        write_whole(file, run.id)
-    return run
+    kept = [line for line in read_metrics(file) if line["step"] <= step]
+    write_whole(file, "".join(json.dumps(line) + "\n" for line in kept))

@@ -303,3 +303,12 @@ def test_text_arrives_from_an_option_as_it_was_typed(tmp_path_factory: pytest.Te
     path.write_text(LEAST)
     assert load_config(path, [f"--tracking.name={value}"]).tracking.name == value
     assert load_config(path, ["--tracking.name", value]).tracking.name == value
+
+
+def test_run_dir_takes_environment_variables(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    run_file = tmp_path / "run.yaml"
+    run_file.write_text("run_dir: runs/$ALTPO_TEST_TRIAL\nmodel: {path: m}\n")
+    with pytest.raises(UserError, match=r"run_dir = .*names the environment variable WANDB_RUN, which is not set"):
+        load_config(run_file, ["--run_dir=runs/${WANDB_RUN}/x"])
+    monkeypatch.setenv("TRIAL", "k3")
+    assert load_config(run_file, ["--run_dir=runs/$TRIAL/${TRIAL}"]).run_dir == "runs/k3/k3"

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from altpo_ds.config.schema import ModelConfig, RunConfig, TrackingConfig
-from altpo_ds.train.tracking import METRICS, RUN_ID, Tracker
+from altpo_ds.train.tracking import METRICS, Tracker
+from altpo_ds.train.wandb_run import RUN_ID, WandbRun
 from tests.conftest import metrics_of
 
 
@@ -66,8 +67,7 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run(offline: pytest.MonkeyPatch
     run_id = (run_dir / RUN_ID).read_text()
     assert run_id
     resumed = Tracker(config_of(run_dir, wandb=True), 1)
-    assert resumed._wandb is not None
-    assert resumed._wandb.id == run_id
+    assert [sink.run.id for sink in resumed.sinks if isinstance(sink, WandbRun)] == [run_id]
     resumed.log(2, {"train/loss": 1.5})
     resumed.close()
     assert (run_dir / RUN_ID).read_text() == run_id
@@ -89,12 +89,28 @@ def test_without_a_key_it_says_so_once_and_goes_on_offline(
     wandb.teardown()
     run_dir = tmp_path / "run"
     run_dir.mkdir()
-    with caplog.at_level(logging.WARNING, "altpo_ds.train.tracking"):
+    with caplog.at_level(logging.WARNING, "altpo_ds.train.wandb_run"):
         tracker = Tracker(config_of(run_dir, wandb=True), 0)
         tracker.log(1, {"train/loss": 2.5})
         tracker.log(2, {"train/loss": 1.5})
         tracker.close()
-    said = [record.message for record in caplog.records if record.name == "altpo_ds.train.tracking"]
+    said = [record.message for record in caplog.records if record.name == "altpo_ds.train.wandb_run"]
     assert len(said) == 1
     assert "no W&B key here: logging offline" in said[0]
     assert list((run_dir / "wandb").glob("offline-run-*"))
+
+
+def test_tensorboard_goes_on_after_the_resumed_step(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tracking = TrackingConfig(wandb=False, tensorboard=True)
+    config = RunConfig(run_dir=str(tmp_path), model=ModelConfig(path="m"), tracking=tracking)
+    for begin, losses in ((0, {1: 2.5, 2: 2.0, 3: 1.5}), (2, {3: 1.0})):
+        tracker = Tracker(config, begin)
+        for step, loss in losses.items():
+            tracker.log(step, {"train/loss": loss, "train/grad_norm": None})
+        tracker.close()
+    events = EventAccumulator(str(tmp_path / "tensorboard"))
+    events.Reload()
+    assert events.Tags()["scalars"] == ["train/loss"]
+    assert [(event.step, event.value) for event in events.Scalars("train/loss")] == [(1, 2.5), (2, 2.0), (3, 1.0)]
