@@ -1,83 +1,25 @@
 """A run as strict, frozen models: every key that a run file may hold, with its meaning and default."""
 
-import os
-import re
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, model_validator
 
-
-def _not_a_bool(value: Any) -> Any:
-    """Python counts true as 1; a run file that says so is mistaken."""
-    if isinstance(value, bool):
-        raise ValueError("must be a number, not true or false")
-    return value
-
-
-NUMBER = BeforeValidator(_not_a_bool)
-Positive = Annotated[float, Field(gt=0), NUMBER]
-NonNegative = Annotated[float, Field(ge=0), NUMBER]
-Share = Annotated[float, Field(ge=0, le=1), NUMBER]
-ShareAboveZero = Annotated[float, Field(gt=0, le=1), NUMBER]
-Decay = Annotated[float, Field(ge=0, lt=1), NUMBER]
-Count = Annotated[int, Field(ge=1), NUMBER]
-Natural = Annotated[int, Field(ge=0), NUMBER]
-ModelPath = Annotated[str, AfterValidator(os.path.expanduser)]  # a shell leaves ~ alone behind --model.path=
-
-
-def _with_variables(path: str) -> str:
-    """A sweep's trials share a file and differ in the environment: no shell stands between agent and run."""
-    expanded = os.path.expandvars(path)
-    if missing := re.search(r"\$\{?\w+", expanded):
-        raise ValueError(f"names the environment variable {missing[0].lstrip('${')}, which is not set")
-    return expanded
-
-
-RunDir = Annotated[str, AfterValidator(os.path.expanduser), AfterValidator(_with_variables)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
-
-    @field_validator("*")
-    @classmethod
-    def _no_nul(cls, value: Any) -> Any:
-        """No path, name or text can hold one."""
-        if any(isinstance(part, str) and "\0" in part for part in (value if isinstance(value, list) else [value])):
-            raise ValueError("must hold no NUL character")
-        return value
-
-
-class Source(Section):
-    """Rows: local files (JSONL, JSON, Parquet, Arrow, CSV, also compressed) or a hub dataset."""
-
-    path: str | list[str] = Field(description="file, list of files, glob pattern, or the name of a hub dataset")
-    name: str | None = Field(default=None, description="configuration of a hub dataset")
-    split: str = Field(default="train", description="split of a hub dataset")
-    question: str = Field(default="question", description="column of the question")
-    answer: str = Field(default="answer", description="column of the answer")
-
-
-class AlternatesSource(Source):
-    """Alternates, one row per question (a list) or one row per alternate (a string)."""
-
-    alternates: str = Field(default="alternates", description="column of the list of alternates")
-    alternate: str = Field(default="sub_answer", description="column of the single alternate, in the long form")
-
-
-class RetainSource(Source):
-    """Question and answer rows, or plain documents."""
-
-    text: str | None = Field(default=None, description="column of a plain document, instead of question and answer")
-
-
-class PerturbedSource(Source):
-    """Evaluation rows; the columns of paraphrase and perturbed answers may be absent where a suite allows it."""
-
-    paraphrased_answer: str = "paraphrased_answer"
-    perturbed_answer: str = "perturbed_answer"
+from altpo_ds.config.evaluation import EvaluateConfig
+from altpo_ds.config.section import (
+    AlternatesSource,
+    Count,
+    Decay,
+    ModelPath,
+    Natural,
+    NonNegative,
+    Positive,
+    RetainSource,
+    RunDir,
+    Section,
+    Share,
+    ShareAboveZero,
+    Source,
+)
 
 
 class ModelConfig(Section):
@@ -222,28 +164,13 @@ class AlternatesConfig(Section):
         return self.count if self.judge == "none" else self.candidates or 2 * self.count
 
 
-class EvaluateConfig(Section):
-    suite: list[Literal["tofu"]] = ["tofu"]
-    dialect: Literal["altpo", "tofu_trainer", "openunlearning"] = "altpo"
-    forget: PerturbedSource | None = None
-    retain: PerturbedSource | None = None
-    real_authors: PerturbedSource | None = None
-    world_facts: PerturbedSource | None = None
-    retain_reference: str | None = Field(default=None, description="evaluation.json of the retain model")
-    max_rows: Count | None = Field(default=None, description="rows of a split; none: the dialect's own limit")
-    max_length: Count = Field(
-        default=200, description="generation limit: prompt and answer (openunlearning: answer alone)"
-    )
-    batch_tokens: Count = Field(default=8192, description="tokens of a rank in one pass")
-
-
 class TrackingConfig(Section):
     wandb: bool = Field(default=True, description="log to Weights & Biases as its own settings say (WANDB_MODE, ...)")
     project: str = "altpo_ds"
     name: str | None = None
     group: str | None = None
     job_type: str | None = None
-    tags: list[str] = []
+    tags: list[str] = Field(default=[], description="tags of the W&B run")
     upload: list[Literal["examples", "report", "checkpoints", "environment"]] = Field(
         default=[],
         description="what W&B gets beyond configuration and metrics: example answers and the report (both quote rows "

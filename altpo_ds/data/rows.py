@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from altpo_ds.config.schema import AlternatesSource, PerturbedSource, RetainSource, Source
+from altpo_ds.config.section import AlternatesSource, PerturbedSource, RetainSource, Source
 from altpo_ds.data.sources import Place, Problem, read
 
 S = TypeVar("S", bound=Source)

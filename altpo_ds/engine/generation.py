@@ -25,11 +25,13 @@ def generate(
     sampling: Sampling,
     world: World,
     batch_size: int,
+    seeds: Sequence[Sequence[int]] | None = None,
 ) -> list[list[list[int]]]:
     """Token ids of `sampling.samples` responses for each prompt of this rank, the end-of-turn token included
     where the model wrote it: a response without one was cut off at the limit.
 
-    All ranks call it together, each with prompts of its own, of any number. Samples differ with torch's seed.
+    All ranks call it together, each with prompts of its own, of any number. A sample is its seed's; none given
+    are drawn with torch's.
     """
     batches = by_length(prompts, batch_size)
     results: list[list[list[int]]] = [[] for _ in prompts]
@@ -38,8 +40,12 @@ def generate(
         rounds = max(gather_objects(len(batches))) if decode_batch.in_step else len(batches)
         for number in range(rounds):
             batch = batches[number] if number < len(batches) else []
-            seeds = torch.randint(2**62, (len(batch), sampling.samples)).tolist()
-            responses = decode_batch([prompts[i] for i in batch], sampling, seeds)
+            drawn = (
+                [seeds[i] for i in batch]
+                if seeds is not None
+                else torch.randint(2**62, (len(batch), sampling.samples)).tolist()
+            )
+            responses = decode_batch([prompts[i] for i in batch], sampling, drawn)
             for i, of_prompt in zip(batch, responses, strict=False):
                 results[i] = of_prompt
     return results

@@ -1,12 +1,12 @@
 """Bootstrap intervals (95 %, percentile, seeded) of the metrics that are means over rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap
 
-from altpo_ds.evaluate.metrics import SCORES, SPLITS, UTILITY_SPLITS, model_utility, row_scores
+from altpo_ds.evaluate.metrics import SCORES, SPLITS, UTILITY_SPLITS, Dialect, Row, model_utility, row_scores
 from altpo_ds.evaluate.runs import Evaluation
 
 RESAMPLES = 1000
@@ -18,8 +18,15 @@ class Interval(NamedTuple):
 
 
 def intervals(evaluation: Evaluation) -> dict[str, Interval]:
+    """By metric's name, as they stand in the evaluation or, where an older one has none, those of TOFU's metrics."""
+    if evaluation.intervals:
+        return {name: Interval(*bounds) for name, bounds in evaluation.intervals.items()}
+    return tofu_intervals(evaluation.per_example, evaluation.dialect)
+
+
+def tofu_intervals(per_example: Mapping[str, Sequence[Row]], dialect: Dialect) -> dict[str, Interval]:
     """By metric's name; without those that are no means, could not be computed, or have a single row."""
-    scores = {split: row_scores(evaluation.rows(split), split, evaluation.dialect) for split in SPLITS}
+    scores = {split: row_scores(per_example.get(split) or [], split, dialect) for split in SPLITS}
     found: dict[str, Interval] = {}
     for split in SPLITS:
         for name in SCORES:

@@ -8,13 +8,14 @@ adds 1e-10 to denominators. Figures of different dialects, or numbers of rows, a
 import math
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from rouge_score.rouge_scorer import RougeScorer
 from scipy.special import logsumexp, softmax
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.evaluate.ks import few_rows, finite, ks_test
 
 Dialect = Literal["altpo", "tofu_trainer", "openunlearning"]
 Row = Mapping[str, Any]
@@ -24,21 +25,10 @@ SPLITS = ("forget", "retain", "real_authors", "world_facts")
 UTILITY_SPLITS = SPLITS[1:]
 MULTIPLE_CHOICE = ("real_authors", "world_facts")
 SCORES = ("probability", "rouge_l", "truth_ratio")
-INDISTINGUISHABLE = 0.05
-"""A forget quality above this: the test cannot tell the model from one that never saw the rows."""
 
 EPSILON = 1e-10
 ROUNDING = 1e-4  # a certain token's NLL may come out just below 0
 MAX_LOG_RATIO = 700.0  # exp of it is still a finite float
-
-
-class KolmogorovSmirnov(NamedTuple):
-    """Two-sample test: `statistic` is the largest gap between the two distribution functions, at `location`."""
-
-    statistic: float
-    pvalue: float
-    log10_pvalue: float  # finite where pvalue underflows to 0
-    location: float
 
 
 def probability(nll_mean: float) -> float:
@@ -91,44 +81,12 @@ def rouge_l_recall(prediction: str, reference: str) -> float:
 
 def model_utility(nine_values: Sequence[float]) -> float:
     """Harmonic mean of probability, ROUGE-L and truth ratio of the three utility splits; 0 if any is 0."""
-    values = _finite(nine_values, "model utility")
+    values = finite(nine_values, "model utility")
     if len(values) != 9 or values.min() < 0 or values.max() > 1:
         raise UserError(f"model utility: needs nine values between 0 and 1, got {list(nine_values)}")
     if values.min() == 0:
         return 0.0
     return 9 / sum(1 / value for value in values.tolist())
-
-
-def ks_test(sample: Sequence[float], other: Sequence[float], name: str = "KS test") -> KolmogorovSmirnov:
-    """Exact two-sided two-sample Kolmogorov-Smirnov test.
-
-    The p-value is a ratio of whole numbers, because scipy's exact one underflows to 0 and, where rounding puts
-    it above 1, becomes an approximation.
-    """
-    first, second = np.sort(_finite(sample, name)), np.sort(_finite(other, name))
-    m, n = len(first), len(second)
-    lcm, values = math.lcm(m, n), np.concatenate([first, second])
-    below = [np.searchsorted(part, values, side="right") for part in (first, second)]
-    gaps = np.abs(below[0] * (lcm // m) - below[1] * (lcm // n))
-    h = int(gaps.max())
-    paths = math.comb(m + n, n)
-    outside = _outside_paths(m, n, h) if h else paths
-    log10 = math.log10(outside) - math.log10(paths) if outside < paths else 0.0
-    return KolmogorovSmirnov(h / lcm, outside / paths, log10, float(values[gaps.argmax()]))
-
-
-def _outside_paths(m: int, n: int, h: int) -> int:
-    """Of the C(m+n, n) orders of m + n values, those with a KS statistic of at least h / lcm(m, n)."""
-    if m == n:
-        return 2 * sum((-1) ** (k - 1) * math.comb(2 * n, n - k * h) for k in range(1, n // h + 1))
-    up, right = math.lcm(m, n) // m, math.lcm(m, n) // n
-    inside = [int(j * right < h) for j in range(n + 1)]  # paths to (0, j) that stay within the band
-    for i in range(1, m + 1):
-        below = 0
-        for j in range(n + 1):
-            below = inside[j] + below if abs(i * up - j * right) < h else 0
-            inside[j] = below
-    return math.comb(m + n, n) - inside[n]
 
 
 def forget_quality(truth_ratios: Sequence[float], retain_truth_ratios: Sequence[float]) -> float:
@@ -159,7 +117,7 @@ def row_scores(rows: Sequence[Row], split: str, dialect: Dialect) -> dict[str, l
                 normalised_probability(row["answer_nll"], row["perturbed_nll"], dialect) for row in rows
             ]
     if _has(rows, "rouge_l", split):
-        recalls = _finite([row["rouge_l"] for row in rows], f"{split}: rouge_l")
+        recalls = finite([row["rouge_l"] for row in rows], f"{split}: rouge_l")
         if recalls.min() < 0 or recalls.max() > 1:
             raise UserError(f"{split}: rouge_l must lie between 0 and 1, got {recalls.min()} to {recalls.max()}")
         scores["rouge_l"] = recalls.tolist()
@@ -221,6 +179,13 @@ def tofu_reasons(metrics: Mapping[str, float | None]) -> dict[str, str]:
     return reasons
 
 
+def tofu_notes(metrics: Mapping[str, float | None]) -> dict[str, str]:
+    """Where forget quality rests on few rows: what it cannot see."""
+    rows = int(metrics["forget_rows"] or 0)
+    note = few_rows(rows) if metrics["forget_quality"] is not None else None
+    return {"forget_quality": note} if note else {}
+
+
 def _mean(values: Sequence[float] | None) -> float | None:
     return float(np.mean(values)) if values else None
 
@@ -252,17 +217,8 @@ def _check_reference(rows: Sequence[Row], reference: Sequence[Row]) -> None:
             )
 
 
-def _finite(values: Sequence[float], name: str) -> np.ndarray:
-    array = np.asarray(values, dtype=float)
-    if array.ndim != 1 or not array.size:
-        raise UserError(f"{name}: needs a list of numbers with at least one value, got shape {array.shape}")
-    if not np.isfinite(array).all():
-        raise UserError(f"{name}: value {int(np.argmin(np.isfinite(array))) + 1} is not a finite number")
-    return array
-
-
 def _nlls(values: Sequence[float], name: str) -> np.ndarray:
-    array = _finite(values, name)
+    array = finite(values, name)
     if array.min() < -ROUNDING:
         raise UserError(f"{name}: {array.min()} is negative; an NLL is -log of a probability, at least 0")
     return np.maximum(array, 0.0)

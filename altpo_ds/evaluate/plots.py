@@ -11,7 +11,7 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from altpo_ds.evaluate.metrics import INDISTINGUISHABLE, KolmogorovSmirnov
+from altpo_ds.evaluate.ks import INDISTINGUISHABLE, KolmogorovSmirnov
 
 SIZE = (5.4, 3.7)  # inches: lettering stays readable where a phone shows the plot 340 points wide
 BEFORE, AFTER, RETAIN, GREY = "#b3420f", "#0b5fa5", "#2e7d32", "#555555"

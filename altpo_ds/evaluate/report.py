@@ -14,13 +14,8 @@ from altpo_ds.config.files import write_whole
 from altpo_ds.evaluate import plots
 from altpo_ds.evaluate.examples import examples
 from altpo_ds.evaluate.intervals import Interval, intervals
-from altpo_ds.evaluate.metrics import (
-    SCORES,
-    SPLITS,
-    KolmogorovSmirnov,
-    forget_ratios,
-    ks_test,
-)
+from altpo_ds.evaluate.ks import KolmogorovSmirnov, ks_test
+from altpo_ds.evaluate.metrics import SCORES, SPLITS, forget_ratios
 from altpo_ds.evaluate.runs import Evaluation, ReportRun
 from altpo_ds.evaluate.summary import HIGHER, NOTHING, label, utility_kept, write_value
 from altpo_ds.evaluate.verdict import comparability, forgotten, kept

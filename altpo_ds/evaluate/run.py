@@ -1,7 +1,6 @@
 """The command `evaluate`: a model through the run's suites on all ranks, written as evaluation.json."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +14,11 @@ from altpo_ds.engine.distributed import World, broadcast_object, start, together
 from altpo_ds.engine.export import export
 from altpo_ds.engine.models import load_tokenizer
 from altpo_ds.engine.zero import PolicyEngine, ReferenceEngine
+from altpo_ds.evaluate.context import Context
+from altpo_ds.evaluate.inputs import read_examples
+from altpo_ds.evaluate.intervals import tofu_intervals
 from altpo_ds.evaluate.runs import read_evaluation
-from altpo_ds.evaluate.suites import Example, read_examples, tofu
+from altpo_ds.evaluate.suites import run_suites
 
 
 class Evaluator:
@@ -24,23 +26,23 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, chat: ChatTokenizer, world: World) -> None:
         self.config, self.chat, self.world = config, chat, world
+        reference = config.evaluate.retain_reference
         with together():
-            self.examples: list[Example] = read_examples(config.evaluate, chat)
-            self.reference: Sequence[Any] | None = None
-            if config.evaluate.retain_reference is not None:
-                self.reference = read_evaluation(Path(config.evaluate.retain_reference)).rows("forget")
+            self.examples = read_examples(config.evaluate, chat)
+            self.reference = read_evaluation(Path(reference)) if reference is not None else None
 
     def __call__(self, engine: PolicyEngine | ReferenceEngine, model: str) -> dict[str, Any]:
         """The contents of evaluation.json, the same on every rank. All ranks call it together."""
         evaluate = self.config.evaluate
         training = engine.engine.training
         engine.engine.eval()
-        arguments = (engine.forward, engine.scorer, self.chat, self.examples, evaluate, self.world, self.reference)
-        result = tofu(*arguments)
+        result = run_suites(Context(self.config, self.chat, self.world, engine, self.examples, self.reference))
         engine.engine.train(training)
-        rows = {split: len(examples) for split, examples in result["per_example"].items()}
-        settings = {"dialect": evaluate.dialect, "rows": rows, "suite": list(evaluate.suite), "model": model}
-        return result | {"settings": settings | {"max_length": evaluate.max_length, "seed": self.config.seed}}
+        result.intervals |= tofu_intervals(result.per_example, evaluate.dialect)
+        rows = {split: len(examples) for split, examples in result.per_example.items()}
+        result.settings |= {"dialect": evaluate.dialect, "rows": rows, "suite": list(evaluate.suite), "model": model}
+        result.settings |= {"max_length": evaluate.max_length, "seed": self.config.seed}
+        return result.document()
 
 
 def write_evaluation(file: Path, evaluation: dict[str, Any]) -> None:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,16 @@ from altpo_ds.evaluate.metrics import Dialect, Row
 
 @dataclass(frozen=True)
 class Evaluation:
-    """evaluation.json: metrics by name, rows by split, the settings they depend on, and why a metric is null."""
+    """evaluation.json: metrics by name, rows by split, the settings they depend on, why a metric is null, 95 %
+    intervals, and remarks on single metrics.
+    """
 
     metrics: Mapping[str, float | None]
     per_example: Mapping[str, Sequence[Row]]
     settings: Mapping[str, Any]
     reasons: Mapping[str, str]
+    intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    notes: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def dialect(self) -> Dialect:
@@ -89,7 +93,8 @@ def read_evaluation(path: Path) -> Evaluation:
     metrics, per_example = document.get("metrics"), document.get("per_example", {})
     if not isinstance(metrics, dict) or not isinstance(per_example, dict):
         raise UserError(f"{path}: not an evaluation (no metrics): `altpo-ds evaluate` writes one")
-    return Evaluation(metrics, per_example, document.get("settings") or {}, document.get("reasons") or {})
+    rest = {part: document.get(part) or {} for part in ("settings", "reasons", "intervals", "notes")}
+    return Evaluation(metrics, per_example, **rest)
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 from rich.table import Table
 
-from altpo_ds.evaluate.metrics import INDISTINGUISHABLE, SPLITS
+from altpo_ds.evaluate.ks import INDISTINGUISHABLE
+from altpo_ds.evaluate.metrics import SPLITS
 
 Metrics = Mapping[str, float | None]
 

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from altpo_ds.evaluate.intervals import Interval
-from altpo_ds.evaluate.metrics import INDISTINGUISHABLE, SPLITS
+from altpo_ds.evaluate.ks import INDISTINGUISHABLE
+from altpo_ds.evaluate.metrics import SPLITS
 from altpo_ds.evaluate.runs import ReportRun
 from altpo_ds.evaluate.summary import NOTHING, label, utility_kept, write_value
 

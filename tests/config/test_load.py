@@ -9,18 +9,15 @@ from hypothesis import strategies as st
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.load import dump_config, load_config
 from altpo_ds.config.schema import (
-    AlternatesSource,
     DataConfig,
     EvaluateConfig,
     ModelConfig,
     ObjectiveConfig,
-    PerturbedSource,
-    RetainSource,
     RunConfig,
-    Source,
     TrackingConfig,
     TrainConfig,
 )
+from altpo_ds.config.section import AlternatesSource, PerturbedSource, RetainSource, Source
 
 LEAST = "run_dir: runs/a\nmodel: {path: m}\n"
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from altpo_ds.config.schema import AlternatesSource, PerturbedSource, RetainSource, Source
+from altpo_ds.config.section import AlternatesSource, PerturbedSource, RetainSource, Source
 from altpo_ds.data.alternates_index import AlternatesIndex
 from altpo_ds.data.rows import BrokenRowError, parse_alternates, parse_perturbed, parse_qa, parsed
 from altpo_ds.data.sources import Place, Problem
