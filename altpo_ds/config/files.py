@@ -60,9 +60,9 @@ def whole_file(file: Path) -> Iterator[Path]:
 
 
 def write_whole(file: Path, text: str) -> None:
-    """Writes a UTF-8 file as `whole_file` does."""
+    """Writes a UTF-8 file as `whole_file` does; a lone surrogate, which UTF-8 lacks, is escaped as in JSON."""
     with whole_file(file) as aside:
-        aside.write_text(text, encoding="utf-8", newline="")
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace", newline="")
 
 
 def sync(path: Path) -> None:

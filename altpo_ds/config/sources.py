@@ -16,6 +16,8 @@ from altpo_ds.config.schema import RunConfig
 PREFIX = "ALTPO_"
 RESERVED = {"ALTPO_CACHE"}  # the cache folder, not a key of a run
 
+LARGEST = 100_000  # values of a YAML document
+
 Keys = tuple[str, ...]
 
 
@@ -41,6 +43,33 @@ class UniqueKeyLoader(yaml.SafeLoader):
             seen.add(name)
         return super().construct_mapping(node, deep)
 
+    def flatten_mapping(self, node: yaml.MappingNode) -> None:
+        """A key that is merged in several times stays once, the last one: merges of merges would multiply."""
+        super().flatten_mapping(node)
+        node.value = list({(key.tag, str(key.value)): (key, value) for key, value in node.value}.values())
+
+
+def load_yaml(text: str) -> Any:
+    """A YAML document. yaml.YAMLError, ValueError or RecursionError for one that is broken, or grows by its aliases."""
+    values = yaml.load(text, UniqueKeyLoader)
+    if _size(values, {}) > LARGEST:
+        raise ValueError(f"holds more than {LARGEST} values when its aliases are written out")
+    return values
+
+
+def _size(value: Any, sizes: dict[int, int | None]) -> int:
+    """Values in a document with its aliases written out; ValueError for an alias inside of what it stands for."""
+    if not isinstance(value, dict | list):
+        return 1
+    size = sizes.get(id(value), 0)
+    if size is None:
+        raise ValueError("an alias stands for what it lies in")
+    if not size:
+        sizes[id(value)] = None
+        parts = value.values() if isinstance(value, dict) else value
+        size = sizes[id(value)] = 1 + sum(_size(part, sizes) for part in parts)
+    return size
+
 
 def read_text(path: Path) -> str:
     """Text of a UTF-8 file."""
@@ -55,7 +84,7 @@ def read_text(path: Path) -> str:
 
 def file_layer(path: Path) -> Layer:
     try:
-        values = yaml.load(read_text(path), UniqueKeyLoader)
+        values = load_yaml(read_text(path))
     except yaml.MarkedYAMLError as error:
         line = f"line {error.problem_mark.line + 1}: " if error.problem_mark else ""
         raise UserError(f"{path}: invalid YAML: {line}{error.problem}") from None
@@ -119,7 +148,7 @@ class _TextSource(EnvSettingsSource):
     def decode_complex_value(self, field_name: str, field: FieldInfo, value: Any) -> Any:
         """A list or section as YAML; anything else stays text, for the schema to accept or refuse."""
         try:
-            decoded = yaml.load(value, UniqueKeyLoader)
+            decoded = load_yaml(value)
         except (yaml.YAMLError, ValueError, RecursionError):
             return value
         return decoded if isinstance(decoded, list | dict) else value

@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.sources import file_layer, read_text
 from altpo_ds.evaluate.metrics import Dialect, Row
+from altpo_ds.evaluate.stored import StoredConfig, StoredEvaluation, StoredLine, check
 
 
 @dataclass(frozen=True)
@@ -56,13 +56,9 @@ def read_run(run_dir: Path) -> ReportRun:
     config_file = run_dir / "config.yaml"
     if not config_file.is_file():
         raise UserError(f"{run_dir}: not a run directory (no config.yaml): give the run_dir of a run")
+    config = file_layer(config_file).values
+    check(config, StoredConfig, config_file)
     config_text = config_file.read_text(encoding="utf-8")
-    try:
-        config = yaml.safe_load(config_text)
-    except yaml.YAMLError as error:
-        raise UserError(f"{config_file}: not YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(config, dict):
-        raise UserError(f"{config_file}: holds no settings: give the run_dir of a run")
 
     notes = []
     provenance_file = run_dir / "provenance.json"
@@ -90,11 +86,9 @@ def read_evaluation(path: Path) -> Evaluation:
     if not path.is_file():
         raise UserError(f"{path}: no such file: `altpo-ds evaluate` writes it")
     document = _read_json(path)
-    metrics, per_example = document.get("metrics"), document.get("per_example", {})
-    if not isinstance(metrics, dict) or not isinstance(per_example, dict):
-        raise UserError(f"{path}: not an evaluation (no metrics): `altpo-ds evaluate` writes one")
+    check(document, StoredEvaluation, path)
     rest = {part: document.get(part) or {} for part in ("settings", "reasons", "intervals", "notes")}
-    return Evaluation(metrics, per_example, **rest)
+    return Evaluation(document["metrics"], document.get("per_example") or {}, **rest)
 
 
 def _read_evaluation(path: Path) -> Evaluation | None:
@@ -108,9 +102,9 @@ def _beside(run_dir: Path, path: str) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not JSON: {error}") from error
+        document = json.loads(read_text(path))
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON: {error}; write the file anew") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: holds a {type(document).__name__} where an object belongs")
     return document
@@ -120,16 +114,15 @@ def _read_history(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl by step; a torn last line, of a run that was killed, is left out."""
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     history = []
     for number, line in enumerate(lines, 1):
         try:
             entry = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             if number == len(lines):
                 break
-            raise UserError(f"{path}, line {number}: not JSON: {error}") from error
-        if not isinstance(entry, dict) or "step" not in entry:
-            raise UserError(f"{path}, line {number}: needs an object with a step")
+            raise UserError(f"{path}, line {number}: not JSON: {error}; remove the line") from error
+        check(entry, StoredLine, f"{path}, line {number}")
         history.append(entry)
     return sorted(history, key=lambda entry: entry["step"])

@@ -25,6 +25,11 @@ def test_a_written_file_is_the_owners_alone(tmp_path: Path) -> None:
     assert list(file.parent.iterdir()) == [file]
 
 
+def test_a_lone_surrogate_is_escaped_as_in_json(tmp_path: Path) -> None:
+    write_whole(tmp_path / "a", '"\ud800 \U0001f600"')
+    assert (tmp_path / "a").read_bytes() == b'"\\ud800 \xf0\x9f\x98\x80"'
+
+
 def test_the_permissions_of_a_folder_that_is_there_stay(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     make_folder(tmp_path)

@@ -1,5 +1,6 @@
 """Runs from YAML, environment and dotted options; and the one line for whatever is wrong with them."""
 
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -309,3 +310,35 @@ def test_run_dir_takes_environment_variables(monkeypatch: pytest.MonkeyPatch, tm
         load_config(run_file, ["--run_dir=runs/${WANDB_RUN}/x"])
     monkeypatch.setenv("TRIAL", "k3")
     assert load_config(run_file, ["--run_dir=runs/$TRIAL/${TRIAL}"]).run_dir == "runs/k3/k3"
+
+
+BOMB = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"{name}: &{name} [{', '.join(['*' + below] * 9)}]\n" for below, name in pairwise("abcdefghij")
+)
+MERGED = "a: &a {x: 1}\n" + "".join(
+    f"{name}: &{name} {{<<: [{', '.join(['*' + below] * 9)}], {name}: 1}}\n" for below, name in pairwise("abcdefghij")
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (BOMB, "holds more than 100000 values when its aliases are written out"),
+        (f"{LEAST}tracking: {{tags: &a [*a]}}\n", "an alias stands for what it lies in"),
+        (MERGED, "a: unknown key"),
+    ],
+    ids=["bomb", "circle", "merge bomb"],
+)
+def test_a_document_that_grows_without_end_is_refused_at_once(tmp_path: Path, text: str, words: str) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text(text)
+    with pytest.raises(UserError, match=words):
+        load_config(file)
+
+
+def test_a_section_may_be_merged_in(tmp_path: Path) -> None:
+    file = tmp_path / "run.yaml"
+    file.write_text("run_dir: a\nmodel: {path: x}\ndata: {forget: &f {path: a, split: s}, train: {<<: *f, path: b}}\n")
+    train = load_config(file).data.train
+    assert train is not None
+    assert (train.path, train.split) == ("b", "s")

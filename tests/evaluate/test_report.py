@@ -231,13 +231,13 @@ def test_a_torn_last_line_is_left_out(tmp_path: Path) -> None:
     ("name", "text", "words"),
     [
         ("config.yaml", None, "not a run directory"),
-        ("config.yaml", "a: [", "not YAML"),
-        ("config.yaml", "", "holds no settings"),
+        ("config.yaml", "a: [", "invalid YAML"),
+        ("config.yaml", "", "holds nothing"),
         ("evaluation.json", "{", "not JSON"),
         ("evaluation.json", "[]", "holds a list where an object belongs"),
-        ("evaluation.json", "{}", "not an evaluation"),
+        ("evaluation.json", "{}", "metrics: Field required"),
         ("metrics.jsonl", "{\n{}\n", r"metrics\.jsonl, line 1"),
-        ("metrics.jsonl", "{}\n", "needs an object with a step"),
+        ("metrics.jsonl", "{}\n", "step: Field required"),
     ],
 )
 def test_broken_run(tmp_path: Path, name: str, text: str | None, words: str) -> None:
