@@ -1,16 +1,14 @@
 #!/usr/bin/env bash
-# Starts a command on N ranks of this machine: launchers/local.sh N VERB RUN.yaml [OPTIONS...]
+# Starts a command on N ranks of this machine, by torchrun.
+# usage: launchers/local.sh RANKS VERB [ARGUMENTS...]
 # Example: launchers/local.sh 2 unlearn run.yaml --objective.beta=0.05
 set -euo pipefail
-if [ $# -lt 2 ]; then
-    echo "usage: $0 RANKS VERB [ARGUMENTS...]" >&2
-    exit 2
-fi
+# shellcheck source=launchers/common.sh
+source "$(dirname "$0")/common.sh"
+[ $# -ge 2 ] || usage
 ranks=$1
 shift
-python=${PYTHON:-$(dirname "$0")/../.venv/bin/python}
-[ -x "$python" ] || python=python3
-# On CPUs the ranks share the cores; more threads than cores make every one of them wait.
-cores=$(nproc)
-export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$((cores / ranks > 0 ? cores / ranks : 1))}
-exec "$python" -m torch.distributed.run --standalone --nproc-per-node="$ranks" -m altpo_ds "$@"
+share_threads "$ranks"
+# seconds that ranks get to save when they are told to end
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=${TORCH_ELASTIC_SHUTDOWN_TIMEOUT:-120}
+exec "$PYTHON" -m torch.distributed.run --standalone --nproc-per-node="$ranks" --no-python "$launchers/rank.sh" "$@"

@@ -1,0 +1,28 @@
+#!/usr/bin/env bash
+# Starts a command on all nodes of a Slurm allocation, a rank each task; inside sbatch or salloc.
+# usage: launchers/srun.sh VERB [ARGUMENTS...]
+# Nodes and tasks are the allocation's (--nodes, --ntasks-per-node, --gpus-per-node). slurm/env.sh is read when there.
+# RANK_LOGS=PATH writes what rank N prints to PATH-rankN.log.
+set -euo pipefail
+# shellcheck source=launchers/common.sh
+source "$(dirname "$0")/common.sh"
+# shellcheck source=slurm/settings.sh
+source "$launchers/../slurm/settings.sh"
+[ $# -ge 1 ] || usage
+if [ -z "${SLURM_JOB_ID:-}" ]; then
+    echo "no Slurm allocation here: call it inside sbatch or salloc, or use launchers/local.sh" >&2
+    exit 2
+fi
+
+# Node names need not resolve everywhere: the controller knows the address.
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+address=$(scontrol --oneliner show node "$first" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
+export MASTER_ADDR=${address:-$first}
+export MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that systems give away themselves
+[ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun asks for it anew
+unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE
+
+options=(--export=ALL --kill-on-bad-exit=1 --cpu-bind=cores)
+[ -n "${SLURM_NTASKS:-}${SLURM_NTASKS_PER_NODE:-}" ] || options+=(--ntasks-per-node="${SLURM_GPUS_ON_NODE:-1}")
+[ -z "${RANK_LOGS:-}" ] || options+=(--output="${RANK_LOGS//%/%%}-rank%t.log" --open-mode=append)
+exec srun "${options[@]}" "${SRUN_OPTIONS[@]}" "${CONTAINER[@]}" bash "$launchers/rank.sh" "$@"
