@@ -22,7 +22,8 @@ export MASTER_PORT=$((20000 + SLURM_JOB_ID % 10000)) # below the ports that syst
 [ -z "${SLURM_CPUS_PER_TASK:-}" ] || export SRUN_CPUS_PER_TASK=$SLURM_CPUS_PER_TASK # srun asks for it anew
 unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE
 
-options=(--export=ALL --kill-on-bad-exit=1 --cpu-bind=cores)
+options=(--export=ALL --kill-on-bad-exit=1)
+[[ $(scontrol show config) == *task/none* ]] || options+=(--cpu-bind=cores)
 [ -n "${SLURM_NTASKS:-}${SLURM_NTASKS_PER_NODE:-}" ] || options+=(--ntasks-per-node="${SLURM_GPUS_ON_NODE:-1}")
 [ -z "${RANK_LOGS:-}" ] || options+=(--output="${RANK_LOGS//%/%%}-rank%t.log" --open-mode=append)
 exec srun "${options[@]}" "${SRUN_OPTIONS[@]}" "${CONTAINER[@]}" bash "$launchers/rank.sh" "$@"
