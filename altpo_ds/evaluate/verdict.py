@@ -27,23 +27,29 @@ def forgotten(run: ReportRun, bounds: Mapping[str, Interval]) -> Verdict:
     quality, rows = metrics.get("forget_quality"), write_value("forget_rows", metrics)
     details = [
         f"{label(name)}: {_change(name, before, metrics, bounds)}"
-        for name in ("forget_probability", "forget_rouge_l", "forget_truth_ratio")
+        for name in ("forget_quality_ks", "forget_probability", "forget_rouge_l", "forget_truth_ratio")
     ]
     basis = f"n = {rows} forget rows, dialect {run.after.dialect}"
     if quality is None:
         reason = run.after.reasons.get("forget_quality", "the evaluation does not hold it")
         return Verdict("Forgotten?", None, f"forget quality {NOTHING}", f"Not measured: {reason} ({basis}).", details)
-    good = quality > INDISTINGUISHABLE
+    forgotten = quality > INDISTINGUISHABLE
     meaning = (
         f"Above {INDISTINGUISHABLE}: on these rows the test cannot tell the model from one that never saw them"
-        if good
+        if forgotten
         else f"Not above {INDISTINGUISHABLE}: the model still differs from one that never saw these rows"
     )
     was = (before or {}).get("forget_quality")
-    if good and was is not None and was > INDISTINGUISHABLE:
+    if forgotten and was is not None and was > INDISTINGUISHABLE:
         meaning += "; but it was above before, so this run shows no forgetting"
     figures = f"forget quality {_change('forget_quality', before, metrics, {})}"
-    return Verdict("Forgotten" if good else "Not forgotten", good, figures, f"{meaning} ({basis}).", details)
+    weak = run.after.notes.get("forget_quality") if forgotten else None
+    if weak:  # no success is announced that the test could not have denied
+        details.insert(0, weak[0].upper() + weak[1:] + ".")
+        return Verdict(f"Forgotten, as far as {rows} rows can tell", None, figures, f"{meaning} ({basis}).", details)
+    return Verdict(
+        "Forgotten" if forgotten else "Not forgotten", forgotten, figures, f"{meaning} ({basis}).", details
+    )
 
 
 def kept(run: ReportRun, bounds: Mapping[str, Interval]) -> Verdict:
