@@ -160,9 +160,9 @@ def report(
     from pathlib import Path
 
     from altpo_ds.evaluate.report import write_report
-    from altpo_ds.evaluate.runs import read_run
+    from altpo_ds.evaluate.runs import read_runs
 
-    write_report(Path(out), [read_run(Path(run_dir)) for run_dir in run_dirs])
+    write_report(Path(out), read_runs([Path(run_dir) for run_dir in run_dirs]))
     print(out)
 
 

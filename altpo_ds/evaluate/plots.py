@@ -48,9 +48,7 @@ class Stop(NamedTuple):
     log10_quality: float
 
 
-def trade_off(
-    points: Sequence[Point], path: Sequence[Stop] = (), front: Sequence[tuple[float, float]] = ()
-) -> str:
+def trade_off(points: Sequence[Point], path: Sequence[Stop] = (), front: Sequence[tuple[float, float]] = ()) -> str:
     """Forget quality (log10 p) against model utility; `path`: the way of a run through its steps; `front`: (utility,
     log10 p) of the models that no other one beats, by utility.
     """
@@ -88,10 +86,10 @@ def curves(
     history: Sequence[Mapping[str, Any]], names: Mapping[str, str], ylabel: str, threshold: bool = False
 ) -> str | None:
     """Columns of metrics.jsonl over the steps; `names`: column to label; `threshold`: the log10 p to rise above.
-    None where no line holds any of them.
+    None where no column has two values: a point is no curve.
     """
     series = {name: [(line["step"], line[name]) for line in history if _number(line, name)] for name in names}
-    if not any(series.values()):
+    if all(len(points) < 2 for points in series.values()):
         return None
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure("optimizer step", ylabel)

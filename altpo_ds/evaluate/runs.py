@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,20 @@ class ReportRun:
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
         return (self.config.get(section) or {}).get(key, default)
+
+
+def read_runs(run_dirs: Sequence[Path]) -> list[ReportRun]:
+    """Several run directories, each under a name that no other one has. Raises as `read_run`."""
+    names = distinct_names(run_dirs)
+    return [replace(read_run(run_dir), name=name) for run_dir, name in zip(run_dirs, names, strict=True)]
+
+
+def distinct_names(folders: Sequence[Path]) -> list[str]:
+    """As many of each path's last parts as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    depths = range(1, max(map(len, parts), default=0) + 1)
+    depth = next((d for d in depths if len({part[-d:] for part in parts}) == len(set(parts))), 1)
+    return ["/".join(part[-depth:]) for part in parts]
 
 
 def read_run(run_dir: Path) -> ReportRun:

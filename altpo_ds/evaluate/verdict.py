@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from altpo_ds.evaluate.intervals import Interval
-from altpo_ds.evaluate.ks import INDISTINGUISHABLE
+from altpo_ds.evaluate.ks import INDISTINGUISHABLE, few_rows
 from altpo_ds.evaluate.metrics import SPLITS
 from altpo_ds.evaluate.runs import ReportRun
 from altpo_ds.evaluate.summary import NOTHING, label, utility_kept, write_value
@@ -33,23 +33,20 @@ def forgotten(run: ReportRun, bounds: Mapping[str, Interval]) -> Verdict:
     if quality is None:
         reason = run.after.reasons.get("forget_quality", "the evaluation does not hold it")
         return Verdict("Forgotten?", None, f"forget quality {NOTHING}", f"Not measured: {reason} ({basis}).", details)
-    forgotten = quality > INDISTINGUISHABLE
-    meaning = (
-        f"Above {INDISTINGUISHABLE}: on these rows the test cannot tell the model from one that never saw them"
-        if forgotten
-        else f"Not above {INDISTINGUISHABLE}: the model still differs from one that never saw these rows"
-    )
-    was = (before or {}).get("forget_quality")
-    if forgotten and was is not None and was > INDISTINGUISHABLE:
-        meaning += "; but it was above before, so this run shows no forgetting"
     figures = f"forget quality {_change('forget_quality', before, metrics, {})}"
-    weak = run.after.notes.get("forget_quality") if forgotten else None
-    if weak:  # no success is announced that the test could not have denied
-        details.insert(0, weak[0].upper() + weak[1:] + ".")
-        return Verdict(f"Forgotten, as far as {rows} rows can tell", None, figures, f"{meaning} ({basis}).", details)
-    return Verdict(
-        "Forgotten" if forgotten else "Not forgotten", forgotten, figures, f"{meaning} ({basis}).", details
-    )
+    if quality <= INDISTINGUISHABLE:
+        meaning = f"Not above {INDISTINGUISHABLE}: the model still differs from one that never saw these rows"
+        return Verdict("Not forgotten", False, figures, f"{meaning} ({basis}).", details)
+    meaning = f"Above {INDISTINGUISHABLE}: on these rows the test cannot tell the model from one that never saw them"
+    was = (before or {}).get("forget_quality")
+    if was is not None and was > INDISTINGUISHABLE:
+        meaning += "; but it was above before, so this run shows no forgetting"
+        return Verdict("Forgotten?", None, figures, f"{meaning} ({basis}).", details)
+    weak = few_rows(int(metrics.get("forget_rows") or 0))
+    if weak:  # no success is announced that the test could hardly have denied
+        heading = f"Forgotten, as far as {rows} rows can tell"
+        return Verdict(heading, None, figures, f"{meaning} ({basis}); {weak}.", details)
+    return Verdict("Forgotten", True, figures, f"{meaning} ({basis}).", details)
 
 
 def kept(run: ReportRun, bounds: Mapping[str, Interval]) -> Verdict:

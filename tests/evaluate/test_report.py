@@ -10,12 +10,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from altpo_ds.alternates.words import distinctive
+from altpo_ds.alternates.words import words as words_of
 from altpo_ds.config.errors import UserError
-from altpo_ds.evaluate.examples import distinctive_words, mark
+from altpo_ds.evaluate.comparison import pareto_front
+from altpo_ds.evaluate.examples import mark
 from altpo_ds.evaluate.intervals import mean_interval
 from altpo_ds.evaluate.metrics import SPLITS, tofu_metrics, tofu_reasons
 from altpo_ds.evaluate.report import write_report
-from altpo_ds.evaluate.runs import read_run
+from altpo_ds.evaluate.runs import distinct_names, read_run, read_runs
 
 ROWS = 20
 VOID = {"meta", "img", "br"}
@@ -34,6 +37,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append((tag, dict(attrs)))
+        self.text += " " if tag == "br" else ""
         if tag not in VOID:
             self.open_tags.append(tag)
 
@@ -99,7 +103,7 @@ def make_run(run_dir: Path) -> Path:
 
 
 def render(tmp_path: Path, *run_dirs: Path) -> Page:
-    write_report(tmp_path / "report.html", [read_run(run_dir) for run_dir in run_dirs])
+    write_report(tmp_path / "report.html", read_runs(run_dirs))
     assert [path.name for path in tmp_path.glob("*report*")] == ["report.html"]
     return Page(tmp_path / "report.html")
 
@@ -109,7 +113,8 @@ def test_page_says_what_was_forgotten_and_kept(tmp_path: Path) -> None:
     metrics = json.loads((run_dir / "evaluation.json").read_text())["metrics"]
     words = render(tmp_path, run_dir).words
     # all 20 rows of before lie above those of the retain model; after is moved by two rows: D = 2 / 20
-    assert "Forgotten forget quality 1.5e-11 → 1.000" in words
+    assert "Forgotten, as far as 20 rows can tell forget quality 1.5e-11 → 1.000" in words
+    assert "with n = 20 only a KS statistic of 0.45 or more would show" in words
     assert metrics["forget_quality_ks"] == pytest.approx(0.1)
     assert "n = 20 forget rows, dialect altpo" in words
     assert "Kept 100% model utility {0:.3f} → {0:.3f} [".format(metrics["model_utility"]) in words
@@ -177,6 +182,33 @@ def test_path_over_the_steps_from_either_column(tmp_path: Path) -> None:
         (run_dir / "metrics.jsonl").write_text(json.dumps(line | extra))
         images.append(render(tmp_path, run_dir).named("img")[0]["src"])
     assert images[0] != images[1] == images[2]
+
+
+def test_curves_of_the_evaluations_on_the_way(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "first")
+    lines = [
+        {"step": step, "eval/forget_quality": 10.0**-step, "eval/model_utility": 0.5, "eval/forget_rouge_l": 1 / step}
+        for step in (9, 3, 1)
+    ]
+    (run_dir / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    descriptions = " ".join(str(image["alt"]) for image in render(tmp_path, run_dir).named("img"))
+    assert "log10 p of each evaluation during training; step 1: -1.0; step 9: -9.0" in descriptions
+    assert "Evaluations on the way over the optimizer steps" in descriptions
+
+
+def test_metrics_of_any_suite_with_their_basis_and_reasons(tmp_path: Path) -> None:
+    run_dir = make_run(tmp_path / "first")
+    evaluation = json.loads((run_dir / "evaluation.json").read_text())
+    evaluation["metrics"] |= {"mia_loss_auc": 0.625, "privleak": None, "forget_extraction_strength": 0.25}
+    evaluation["reasons"]["privleak"] = "needs the retain model"
+    evaluation["notes"] = {"mia_loss_auc": "few rows"}
+    evaluation["intervals"] = {"mia_loss_auc": [0.5, 0.75]}
+    (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
+    words = render(tmp_path, run_dir).words
+    assert "Other Mia loss auc few rows – 0.625 0.500 – 0.750 – altpo" in words
+    assert "Privleak needs the retain model – – – altpo" in words
+    assert "Forget extraction strength – 0.250 – n = 20, altpo" in words
+    assert "KS statistic ↓ 1.000 0.100 – n = 20, altpo" in words
 
 
 def test_not_forgotten_and_forgotten_before(tmp_path: Path) -> None:
@@ -257,18 +289,22 @@ def test_no_run() -> None:
         write_report(Path("report.html"), [])
 
 
-def test_distinctive_words_by_hand() -> None:
-    question = "What is the profession of Hsiao Yun-Hwa's father?"
-    answer = "The father of Hsiao Yun-Hwa is a civil engineer, Lee, since 64."
-    assert distinctive_words(question, answer) == {"civil", "engineer", "lee", "since", "64"}
-
-
 @given(st.text(), st.text())
 def test_marking_keeps_the_text(question: str, answer: str) -> None:
-    words = distinctive_words(question, answer)
-    pieces = mark(answer, words)
+    facts = distinctive(question, answer)
+    pieces = mark(answer, facts)
     assert "".join(piece.text for piece in pieces) == answer
-    assert {piece.text.lower() for piece in pieces if piece.marked} == words
+    assert all(bool(facts & set(words_of(piece.text))) for piece in pieces if piece.marked)
+
+
+def test_pareto_front_by_hand() -> None:
+    places = {0: (0.5, -1.0), 1: (0.6, -2.0), 2: (0.55, -2.0), 3: (0.4, -1.0), 4: (0.6, -2.0)}
+    assert pareto_front(places) == [0, 1, 4]  # 2 and 3 are beaten in one figure and equal in the other
+
+
+def test_runs_of_the_same_name_are_told_apart() -> None:
+    assert distinct_names([Path("/r/a/unlearn"), Path("/r/b/unlearn")]) == ["a/unlearn", "b/unlearn"]
+    assert distinct_names([Path("/r/a"), Path("/r/b"), Path("/r/b")]) == ["a", "b", "b"]
 
 
 def test_interval_of_a_known_mean() -> None:
