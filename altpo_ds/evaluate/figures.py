@@ -11,6 +11,7 @@ from altpo_ds.evaluate.metrics import forget_ratios
 from altpo_ds.evaluate.runs import Evaluation, ReportRun
 
 ORIGINAL_MODEL, UNLEARNED_MODEL, RETAIN_MODEL = "original model", "unlearned model", "retain model"
+LEGEND = 32  # characters of a name
 
 # (title, label of the axis, column of metrics.jsonl to label)
 CURVES = (
@@ -62,9 +63,14 @@ def comparison_plot(runs: Sequence[ReportRun], front: Sequence[int]) -> Plot | N
     for number, run in enumerate(runs):
         point = unlearned_point(run)
         if point:
-            points.append(point._replace(label=run.name, colour=f"C{number % 10}"))
+            points.append(point._replace(label=_short(run.name), colour=f"C{number % 10}"))
             line += [(point.utility, point.log10_quality)] if number in front else []
     return _trade_off(points, front=sorted(line))
+
+
+def _short(name: str) -> str:
+    """As much of a name as a legend has room for: its end, where runs differ."""
+    return name if len(name) <= LEGEND else f"…{name[1 - LEGEND :]}"
 
 
 def unlearned_point(run: ReportRun) -> plots.Point | None:
@@ -79,7 +85,7 @@ def _trade_off(
     if all(point.label == RETAIN_MODEL for point in points):
         return None
     where = "; ".join(
-        f"{point.label}: utility {point.utility:.3f}, log10 p {point.log10_quality:.1f}" for point in points
+        f"{point.label}: utility {point.utility:.3f}, log10 p {point.log10_quality:z.1f}" for point in points
     )
     return _plot("Forgetting against keeping", plots.trade_off(points, path, front), f"Models: {where}")
 
@@ -124,7 +130,7 @@ def _quality_curve(run: ReportRun) -> Plot | None:
     drawn = plots.curves(lines, {"quality": "forget quality"}, "forget quality, log10 p", threshold=True)
     if not drawn:
         return None
-    values = "; ".join(f"step {line['step']}: {line['quality']:.1f}" for line in (lines[0], lines[-1]))
+    values = "; ".join(f"step {line['step']}: {line['quality']:z.1f}" for line in (lines[0], lines[-1]))
     return _plot("Forget quality on the way", drawn, f"log10 p of each evaluation during training; {values}")
 
 

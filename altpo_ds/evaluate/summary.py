@@ -45,7 +45,7 @@ def write_value(name: str, metrics: Metrics | None) -> str:
     if name.endswith("_rows"):
         return str(int(value))
     if name.endswith("_log10"):
-        return f"{value:.1f}"
+        return f"{value:z.1f}"
     if value == 0 and name == "forget_quality" and metrics.get("forget_quality_log10") is not None:
         return f"1e{math.floor(metrics['forget_quality_log10'] or 0)}"
     return f"{value:.1e}" if 0 < abs(value) < 0.001 else f"{value:.3f}"
