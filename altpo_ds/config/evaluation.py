@@ -6,12 +6,25 @@ from pydantic import Field
 
 from altpo_ds.config.section import (
     Count,
+    ModelPath,
     PerturbedSource,
     Section,
     Source,
 )
 
-Suite = Literal["tofu", "privacy"]
+
+class ClassifierConfig(Section):
+    """The judge of text cleanness: any sequence classification model, or the embedded one."""
+
+    path: ModelPath | None = Field(
+        default=None, description="Hugging Face directory or hub name; none: the embedded classifier"
+    )
+    label: str = Field(default="clean", description="the label whose probability is the cleanness of a text")
+    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
+    max_tokens: Count = Field(default=256, description="a longer text is cut for the classifier")
+
+
+Suite = Literal["tofu", "quality", "privacy"]
 
 
 class EvaluateConfig(Section):
@@ -28,3 +41,5 @@ class EvaluateConfig(Section):
         default=200, description="generation limit: prompt and answer (openunlearning: answer alone)"
     )
     batch_tokens: Count = Field(default=8192, description="tokens of a rank in one pass")
+    samples: Count = Field(default=5, description="sampled answers to a question, beside the greedy one")
+    classifier: ClassifierConfig = ClassifierConfig()

@@ -38,6 +38,7 @@ class PerturbedRow:
     answer: str
     paraphrased_answer: str
     perturbed_answer: tuple[str, ...]
+    paraphrased_question: tuple[str, ...] = ()
 
 
 class BrokenRowError(ValueError):
@@ -102,7 +103,16 @@ def parse_perturbed(row: dict[str, Any], place: Place, source: PerturbedSource) 
         raise _fail(place, source.perturbed_answer, "is missing; the truth ratio needs perturbed answers")
     paraphrased = _text(row, source.paraphrased_answer, place) if source.paraphrased_answer in row else answer
     perturbed = _texts(row, source.perturbed_answer, place)
-    return PerturbedRow(place, _text(row, source.question, place), answer, paraphrased, perturbed)
+    question = _text(row, source.question, place)
+    return PerturbedRow(place, question, answer, paraphrased, perturbed, paraphrased_questions(row, place, source))
+
+
+def paraphrased_questions(row: dict[str, Any], place: Place, source: PerturbedSource) -> tuple[str, ...]:
+    """The question in other words, once or several times; none where the column is absent."""
+    column = source.paraphrased_question
+    if row.get(column) is None:
+        return ()
+    return (_text(row, column, place),) if isinstance(row[column], str) else _texts(row, column, place)
 
 
 def parsed(source: S, parse: Callable[[dict[str, Any], Place, S], R]) -> Iterator[tuple[Place, R | Problem]]:

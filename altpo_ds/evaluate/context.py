@@ -55,11 +55,15 @@ class Context:
     def generations(self) -> dict[str, list[str]]:
         """By split, the greedy answer to each question; the holdout rows are only scored."""
         asked = [example for example in self.examples if example.split != HOLDOUT]
-        answer_alone = self.settings.dialect == "openunlearning"  # what its limit counts
-        limit = self.settings.max_length
-        sampling = Sampling(max_new_tokens=limit) if answer_alone else Sampling(max_length=limit)
-        responses = self.generate([example.tree.prompt for example in asked], sampling)
+        responses = self.generate([example.tree.prompt for example in asked], self.sampling())
         return by_split(asked, [self.text(texts[0]) for texts in responses])
+
+    def sampling(self, temperature: float = 0.0, samples: int = 1) -> Sampling:
+        """Within the dialect's limit, which counts the answer alone or the prompt too."""
+        limit = self.settings.max_length
+        if self.settings.dialect == "openunlearning":
+            return Sampling(max_new_tokens=limit, temperature=temperature, samples=samples)
+        return Sampling(max_length=limit, temperature=temperature, samples=samples)
 
     def text(self, response: Sequence[int]) -> str:
         return decode(self.chat.tokenizer, response)

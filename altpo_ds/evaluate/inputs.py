@@ -7,7 +7,7 @@ from altpo_ds.config.errors import UserError
 from altpo_ds.config.evaluation import EvaluateConfig
 from altpo_ds.config.section import PerturbedSource, Source
 from altpo_ds.data.chat import ChatTokenizer
-from altpo_ds.data.rows import PerturbedRow, parse_perturbed, parse_qa, parsed
+from altpo_ds.data.rows import PerturbedRow, paraphrased_questions, parse_perturbed, parse_qa, parsed
 from altpo_ds.data.sources import Place, Problem
 from altpo_ds.data.trees import Tree
 from altpo_ds.evaluate.metrics import SPLITS
@@ -63,11 +63,10 @@ def _rows(source: Source, parse: Any, limit: int | None) -> list[PerturbedRow]:
 
 def _parse_plain(row: dict[str, Any], place: Place, source: Source) -> PerturbedRow:
     """A row of which question and answer are enough; questions in other words are taken along."""
-    if isinstance(source, PerturbedSource) and source.perturbed_answer in row:
-        return parse_perturbed(row, place, source)
     plain = parse_qa(row, place, source)
     assert plain.question is not None
-    return PerturbedRow(place, plain.question, plain.answer, plain.answer, ())
+    asked = paraphrased_questions(row, place, source) if isinstance(source, PerturbedSource) else ()
+    return PerturbedRow(place, plain.question, plain.answer, plain.answer, (), asked)
 
 
 def _example(split: str, number: int, row: PerturbedRow, chat: ChatTokenizer, answer_alone: bool) -> Example:

@@ -32,6 +32,16 @@ class Evaluation:
     def rows(self, split: str) -> Sequence[Row]:
         return self.per_example.get(split) or []
 
+    def matching(self, split: str, questions: Sequence[str]) -> Sequence[Row]:
+        """The retain model's rows of a split, none where it has none. UserError where they are of other questions."""
+        rows = self.rows(split)
+        if rows and [row.get("question") for row in rows] != list(questions):
+            raise UserError(
+                f"retain reference: its {len(rows)} {split} rows are not the {len(questions)} of this evaluation: "
+                "evaluate the retain model on the same rows"
+            )
+        return rows
+
 
 @dataclass(frozen=True)
 class ReportRun:

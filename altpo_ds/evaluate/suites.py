@@ -5,6 +5,7 @@ from collections.abc import Callable
 from altpo_ds.evaluate.context import Context
 from altpo_ds.evaluate.metrics import rouge_l_recall, tofu_metrics, tofu_notes, tofu_reasons, truth_ratio
 from altpo_ds.evaluate.privacy import privacy
+from altpo_ds.evaluate.quality import quality
 from altpo_ds.evaluate.result import Result
 
 Suite = Callable[[Context], Result]
@@ -27,7 +28,7 @@ def tofu(context: Context) -> Result:
     return result
 
 
-SUITES: dict[str, Suite] = {"tofu": tofu, "privacy": privacy}
+SUITES: dict[str, Suite] = {"tofu": tofu, "quality": quality, "privacy": privacy}
 
 
 def run_suites(context: Context) -> Result:
