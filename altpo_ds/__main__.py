@@ -3,7 +3,11 @@
 import os
 import sys
 
-from altpo_ds.cli import main
+from altpo_ds.engine import preemption
+
+preemption.watch()  # before the heavy imports: a signal that comes first would kill
+
+from altpo_ds.cli import main  # noqa: E402
 
 
 def leave(status: int) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from altpo_ds.config.errors import UserError
+from altpo_ds.config.errors import INTERRUPTED, Stopped, UserError
 from altpo_ds.config.files import OWNER_ALONE, REMEDIES
 
 if TYPE_CHECKING:
@@ -211,6 +211,9 @@ def main() -> int:
         return _fail(error.format_message().replace("\n", " "))
     except UserError as error:
         return _fail(str(error))
+    except Stopped as stopped:
+        _say(str(stopped))
+        return stopped.status
     except OSError as error:
         if error.filename is None and error.errno not in REMEDIES:
             raise
@@ -218,12 +221,15 @@ def main() -> int:
         remedy = REMEDIES.get(error.errno or 0, "check the path and its permissions")
         return _fail(f"{place}{error.strerror}; {remedy}")
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return INTERRUPTED
 
 
 def _fail(message: str) -> int:
     """One line for certain: a wrong value is shown with its line ends, direction marks and the like escaped."""
-    if is_main():
-        line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
-        print(f"altpo-ds: error: {line}", file=sys.stderr)
+    _say("error: " + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
     return 2
+
+
+def _say(message: str) -> None:
+    if is_main():
+        print(f"altpo-ds: {message}", file=sys.stderr)

@@ -50,7 +50,7 @@ def start(timeout: float) -> World:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
-        os.environ["MASTER_PORT"] = _free_port()
+        os.environ["MASTER_PORT"] = free_port()
     # DeepSpeed calls collectives by names that torch renames; nobody who runs us can act on it.
     warnings.filterwarnings("ignore", category=FutureWarning, module="torch.distributed")
     import deepspeed
@@ -73,7 +73,8 @@ def start(timeout: float) -> World:
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device)
 
 
-def _free_port() -> str:
+def free_port() -> str:
+    """A port that nobody listens on."""
     with contextlib.closing(socket.socket()) as probe:
         probe.bind(("127.0.0.1", 0))
         return str(probe.getsockname()[1])

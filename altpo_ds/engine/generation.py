@@ -13,6 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.initialization import no_init_weights
 
+from altpo_ds.engine import preemption
 from altpo_ds.engine.decoding import Decoder, Sampling
 from altpo_ds.engine.distributed import World, gather_objects
 from altpo_ds.engine.scorer import SequenceScorer
@@ -36,10 +37,12 @@ def generate(
     batches = by_length(prompts, batch_size)
     results: list[list[list[int]]] = [[] for _ in prompts]
     with generator(scorer, tokenizer, world) as decode_batch:
-        # Under ZeRO-3 a forward pass is a collective: ranks with fewer batches repeat a dummy and drop it.
-        rounds = max(gather_objects(len(batches))) if decode_batch.in_step else len(batches)
-        for number in range(rounds):
+        for number in range(max(gather_objects(len(batches)))):
+            preemption.pulse(world)
             batch = batches[number] if number < len(batches) else []
+            # Under ZeRO-3 a forward pass is a collective: ranks with fewer batches repeat a dummy and drop it.
+            if not batch and not decode_batch.in_step:
+                continue
             drawn = (
                 [seeds[i] for i in batch]
                 if seeds is not None

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from altpo_ds.data.trees import PackedTrees, Tree, pack
+from altpo_ds.engine import preemption
 from altpo_ds.engine.distributed import World, gather_objects
 from altpo_ds.objective.log_probs import response_sums
 
@@ -65,6 +66,7 @@ def _passes(trees: Sequence[Tree], tokens: int, world: World) -> Iterator[tuple[
     batches = micro_batches(trees, tokens)
     idle = pack([Tree((0,), ((0,),))])  # keeps a rank in step with those that have more batches
     for number in range(max(gather_objects(len(batches)))):
+        preemption.pulse(world)
         batch = batches[number] if number < len(batches) else []
         yield batch, (pack([trees[i] for i in batch]) if batch else idle).to(world.device)
 

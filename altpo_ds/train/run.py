@@ -6,7 +6,7 @@ from typing import Any
 
 from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import batch_arithmetic, total_steps
-from altpo_ds.config.errors import UserError
+from altpo_ds.config.errors import Stopped, UserError
 from altpo_ds.config.files import write_whole
 from altpo_ds.config.load import dump_config, load_config
 from altpo_ds.config.require import require_finetune, require_unlearn
@@ -15,7 +15,7 @@ from altpo_ds.data.alternates_index import AlternatesIndex
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.check import LISTED, check_share, decide, merge
 from altpo_ds.data.stream import Rows, TrainStream
-from altpo_ds.engine import checkpoints
+from altpo_ds.engine import checkpoints, preemption
 from altpo_ds.engine.build import policy_engine
 from altpo_ds.engine.distributed import World, gather_objects, start, together
 from altpo_ds.engine.export import SIDE_FILES
@@ -89,10 +89,16 @@ def _run(config: RunConfig, resume: str) -> Path:
     )
     if checkpoint is not None:
         trainer.load(checkpoint)
-    with monitor.running(trainer.step):
-        trainer.train()
-        last = checkpoints.complete(run_dir / "checkpoints")[-1]
-        monitor.finished(last)
+    gather_objects(None)
+    preemption.defer()
+    try:
+        with monitor.running(trainer.step):
+            trainer.train()
+            last = checkpoints.complete(run_dir / "checkpoints")[-1]
+            monitor.finished(last)
+    except Stopped:
+        gather_objects(None)  # leave together: a launcher ends those that one rank leaves behind
+        raise
     return last
 
 

@@ -7,19 +7,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor
 
 from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import Batch
-from altpo_ds.config.errors import UserError
+from altpo_ds.config.errors import PREEMPTED, Stopped, UserError
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.batches import TrainBatch, train_batch
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import TrainStream
-from altpo_ds.engine import checkpoints
+from altpo_ds.engine import checkpoints, preemption
 from altpo_ds.engine.distributed import World, sum_over_ranks
 from altpo_ds.engine.zero import PolicyEngine
 from altpo_ds.objective.compose import SUMS, Scores, Totals, objective
@@ -47,14 +47,16 @@ class Trainer:
     side_files: Callable[[Path], None]  # writes the model's configuration and tokenizer into a checkpoint
     refresher: Refresher | None = None  # fresh alternates from the policy while it trains
     step: int = 0
+    evaluated: int | None = None  # last step that was evaluated
+    saved: int = 0  # last step that needs no saving any more
 
     def train(self) -> None:
-        """Trains to the last step, evaluating and saving on the way."""
+        """Trains to the last step, evaluating and saving on the way. Raises Stopped when a signal asks for it."""
         every = self.config.checkpoints.every
-        evaluate_every = self.config.train.evaluate_every
-        if self.step == 0 and evaluate_every:
-            self.evaluate(0)
+        self.evaluate_if_due()
         while self.step < self.steps:
+            if status := preemption.agreed(self.world):
+                self.stop(status)
             metrics = self.train_step()
             self.step += 1
             if self.refresher is not None:
@@ -62,10 +64,29 @@ class Trainer:
             last = self.step == self.steps
             if self.step % self.config.train.log_every == 0 or last:
                 self.report(self.step, metrics)
-            if evaluate_every and (self.step % evaluate_every == 0 or last):
-                self.evaluate(self.step)
+            self.evaluate_if_due()
             if last or (every and self.step % every == 0):
                 self.save()
+
+    def evaluate_if_due(self) -> None:
+        """Evaluates; a signal ends that half-way, and the run evaluates this step when it continues."""
+        every = self.config.train.evaluate_every
+        if not every or self.evaluated == self.step or (self.step % every and self.step < self.steps):
+            return
+        try:
+            with preemption.abandonable():
+                self.evaluate(self.step)
+        except preemption.Abandoned as abandoned:
+            self.stop(abandoned.status)
+        self.evaluated = self.step
+
+    def stop(self, status: int) -> NoReturn:
+        """Saves what is not saved yet, and raises Stopped."""
+        if self.saved < self.step:
+            self.save()
+        what = "preempted" if status == PREEMPTED else "interrupted"
+        saved = f"at step {self.step}: checkpoint saved" if self.step else "before the first step"
+        raise Stopped(f"{what} {saved}, start the same command again to continue", status)
 
     def train_step(self) -> dict[str, Any]:
         """One optimizer step over the global batch; the same metrics on every rank."""
@@ -155,15 +176,17 @@ class Trainer:
                 self.side_files(folder)
 
         folder = Path(self.config.run_dir) / "checkpoints"
-        state = {"step": self.step, "data": self.stream.state_dict()}
+        state = {"step": self.step, "evaluated": self.evaluated, "data": self.stream.state_dict()}
         checkpoints.save(folder, self.step, write, state, self.world, self.config.checkpoints.keep)
+        self.saved = self.step
 
     def load(self, checkpoint: Path) -> None:
         """Continues from a checkpoint: weights, optimizer, schedule, random states, position in the data."""
         state = checkpoints.load(checkpoint, self.policy.load, self.world)
         if self.refresher is not None:
             self.refresher.load(checkpoint)
-        self.step = state["step"]
+        self.step = self.saved = state["step"]
+        self.evaluated = state["evaluated"]
         self.stream.load_state_dict(state["data"])
 
 
