@@ -3,7 +3,7 @@
 import os
 import shutil
 import sys
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -176,6 +176,57 @@ def sync(run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run t
     sync(Path(run_dir))
 
 
+@app.command(context_settings=OVERRIDES)
+def submit(
+    ctx: typer.Context,
+    run: RunFile,
+    verb: Annotated[str, typer.Option(help="unlearn, finetune, alternates or evaluate.")] = "unlearn",
+    nodes: Annotated[str, typer.Option(help="Nodes, or the least and the most: 2-4.")] = "1",
+    gpus_per_node: Annotated[int, typer.Option(min=0, help="Each gets a rank; 0: ranks on the CPU.")] = 0,
+    tasks_per_node: Annotated[int, typer.Option(min=1, help="Ranks of a node without GPUs.")] = 1,
+    time: Annotated[str, typer.Option(help="Time limit, hours:minutes:seconds.")] = "12:00:00",
+    job_name: Annotated[str | None, typer.Option(help="Default: the verb and the run directory's name.")] = None,
+    partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
+    account: Annotated[str | None, typer.Option(help="Account that pays.")] = None,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="Further option of sbatch: --sbatch=--qos=high. Repeat.")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Write and print the batch script only.")] = False,
+) -> None:
+    """Start a run on a Slurm cluster: write its batch script into run_dir, and submit it."""
+    from altpo_ds.submit import Job, submit
+
+    named = {"--partition": partition, "--account": account}
+    options = [f"{name}={value}" for name, value in named.items() if value is not None] + (sbatch or [])
+    job = Job(nodes, gpus_per_node, tasks_per_node, time, job_name, options)
+    config, arguments = verb_run(ctx, verb, run)
+    print("\n".join(submit(config, verb, job, arguments, dry_run=dry_run)))
+
+
+@app.command()
+def status(
+    run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="Run directory.")],
+    json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+) -> None:
+    """Say how far a run is: step, rate, time left, last checkpoint, its Slurm jobs."""
+    from pathlib import Path
+
+    from altpo_ds.status import read_status
+
+    found = read_status(Path(run_dir))
+    print(found.json() if json else "\n".join(found.lines()))
+
+
+@app.command(context_settings=OVERRIDES, hidden=True)
+def preflight(ctx: typer.Context, verb: str, run: RunFile) -> None:
+    """Check that the files of a command are there, and print run_dir: what a batch script does first."""
+    from altpo_ds.preflight import preflight
+
+    config, _ = verb_run(ctx, verb, run)
+    preflight(config, verb)
+    print(config.run_dir)
+
+
 def is_main() -> bool:
     """Whether this process speaks for the run."""
     return os.environ.get("RANK", "0") == "0"
@@ -194,6 +245,22 @@ def run_config(ctx: typer.Context, run: str) -> "RunConfig":
     if run.startswith("-"):
         raise UserError(f"option {run}: comes before RUN.yaml; write the run file first, then the overrides")
     return load_config(run, ctx.args)
+
+
+def verb_run(ctx: typer.Context, verb: str, run: str) -> tuple["RunConfig", list[str]]:
+    """The run that another verb would get from the arguments left in `ctx`, and that verb's own options."""
+    from altpo_ds.preflight import REQUIRED
+
+    if verb not in REQUIRED:
+        raise UserError(f"verb {verb}: not a job; one of {', '.join(REQUIRED)}")
+    command = cast("Any", ctx.find_root().command).commands[verb]
+    parsed = command.make_context(verb, [run, *ctx.args])
+    own = [
+        f"{option.opts[0]}={parsed.params[str(option.name)]}"
+        for option in command.params
+        if option.opts[0].startswith("--") and parsed.params[str(option.name)] not in (None, option.default)
+    ]
+    return run_config(parsed, run), own
 
 
 def gpu_here() -> bool:

@@ -16,12 +16,12 @@ from altpo_ds.alternates.rounds import draw_into, sample_rounds
 from altpo_ds.alternates.store import Shard
 from altpo_ds.alternates.summary import Summary, read_summary, sha256
 from altpo_ds.config.errors import UserError
-from altpo_ds.config.require import require_alternates
+from altpo_ds.config.require import check_model_path, require_alternates
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.rows import parse_qa, parsed
 from altpo_ds.data.sources import Problem, describe
 from altpo_ds.engine.distributed import World, broadcast_object, gather_objects, start, together
-from altpo_ds.engine.models import check_model_path, model_hash
+from altpo_ds.engine.models import model_hash
 
 CHUNK_BATCHES = 8  # batches of questions that go through the rounds together
 

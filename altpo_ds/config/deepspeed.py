@@ -8,6 +8,7 @@ from typing import Any
 from altpo_ds.config.batch import Batch
 from altpo_ds.config.deepspeed_keys import KNOWN, REFUSED, KeyTree, dotted
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.files import project_folder
 from altpo_ds.config.keys import suggestion
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.config.sources import read_text
@@ -40,9 +41,7 @@ def deepspeed_file(name: str) -> Path:
     """Path of a file in ds_configs/ by name; a path (with a slash or .json) is taken as it is."""
     if "/" in name or name.endswith(".json"):
         return Path(name)
-    # an installed package holds ds_configs/ itself; a checkout has it beside the package
-    package = Path(__file__).parents[1]
-    folder = next(at for at in (package / "ds_configs", package.parent / "ds_configs") if at.is_dir())
+    folder = project_folder("ds_configs")
     path = folder / f"{name}.json"
     if not path.is_file():
         names = sorted(file.stem for file in folder.glob("*.json"))

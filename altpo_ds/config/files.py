@@ -19,6 +19,12 @@ REMEDIES = {
 }
 
 
+def project_folder(name: str) -> Path:
+    """A top-level folder of the project: an installed package holds it itself, a checkout has it beside the package."""
+    package = Path(__file__).parents[1]
+    return next(at for at in (package / name, package.parent / name) if at.is_dir())
+
+
 def unwritable(path: Path, error: OSError) -> UserError:
     """What to tell a user about a file or folder that cannot be written."""
     remedy = REMEDIES.get(error.errno or 0, "choose another place, or see to its permissions")

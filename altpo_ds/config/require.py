@@ -1,5 +1,7 @@
 """What each command needs of a run: a file that serves `evaluate` alone may leave out the rows of `unlearn`."""
 
+from pathlib import Path
+
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import RunConfig
 
@@ -43,6 +45,14 @@ def require_alternates(config: RunConfig) -> None:
 
 def require_evaluate(config: RunConfig) -> None:
     _require(config.evaluate.forget, "evaluate.forget", "evaluate", "the forget rows with perturbed answers")
+
+
+def check_model_path(path: str) -> None:
+    """UserError for a path that looks local and is no model directory."""
+    folder = Path(path)
+    looks_local = path.startswith(("/", "./", "../", "~")) or path.count("/") != 1 or folder.exists()
+    if looks_local and not (folder / "config.json").is_file():
+        raise UserError(f"'{path}' is no model directory (no config.json); give a Hugging Face directory or a hub name")
 
 
 def _require(value: object, key: str, command: str, meaning: str) -> None:

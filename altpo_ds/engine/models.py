@@ -9,6 +9,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.require import check_model_path
 from altpo_ds.config.schema import ModelConfig
 from altpo_ds.engine.distributed import together
 from altpo_ds.engine.scorer import SequenceScorer
@@ -58,14 +59,6 @@ def _load(path: str, dtype: torch.dtype, deepspeed: dict[str, Any]) -> PreTraine
     loaded = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
     del keep
     return loaded
-
-
-def check_model_path(path: str) -> None:
-    """UserError for a path that looks local and is no model directory."""
-    folder = Path(path)
-    looks_local = path.startswith(("/", "./", "../", "~")) or path.count("/") != 1 or folder.exists()
-    if looks_local and not (folder / "config.json").is_file():
-        raise UserError(f"'{path}' is no model directory (no config.json); give a Hugging Face directory or a hub name")
 
 
 def model_hash(path: str) -> str:

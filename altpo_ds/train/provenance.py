@@ -19,14 +19,15 @@ PACKAGES = ("altpo_ds", "torch", "deepspeed", "transformers", "datasets", "wandb
 SOURCES = ("forget", "alternates", "retain", "train")
 
 
-def write_provenance(config: RunConfig, rows: Rows, world: World) -> None:
-    """provenance.json of the run directory, the command, versions, data and rows."""
+def write_provenance(config: RunConfig, rows: Rows, steps: int, world: World) -> None:
+    """provenance.json of the run directory: the command, versions, data, rows and optimizer steps."""
     named = {name: getattr(config.data, name) for name in SOURCES}
     contents: dict[str, Any] = {
         "command": sys.argv,
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
         "world_size": world.size,
+        "steps": steps,
         "device": str(world.device),
         "data": {name: describe(source) for name, source in named.items() if source is not None},
         "rows": {"forget": rows.forget, "retain": rows.retain, "skipped": len(rows.skipped)},

@@ -58,7 +58,7 @@ def _run(config: RunConfig, resume: str) -> Path:
     with together():
         if world.is_main and checkpoint is None:
             write_whole(run_dir / "config.yaml", dump_config(config))
-            write_provenance(config, rows, world)
+            write_provenance(config, rows, steps, world)
     evaluator = Evaluator(config, chat, world) if config.train.evaluate_every else None
     reference = build_reference(config, chat, index, rows, world) if index is not None else None
     policy = policy_engine(config, batch, steps, world)

@@ -1,0 +1,66 @@
+# shellcheck shell=bash
+# Sourced by the batch scripts: one way to start a command, and to decide what happens when it has ended.
+slurm=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+# shellcheck source=launchers/common.sh
+source "$slurm/../launchers/common.sh"
+# shellcheck source=slurm/settings.sh
+source "$slurm/settings.sh"
+PREEMPTED=85 # what a run that saved because it was told to end leaves with
+MISTAKEN=2   # what a command leaves with that can never work as it stands
+
+# Runs altpo-ds once, on this node, where the ranks would run.
+altpo() {
+    local step=()
+    [ ${#SRUN_OPTIONS[@]} -eq 0 ] || step=(srun --nodes=1 --ntasks=1 --overlap "${SRUN_OPTIONS[@]}")
+    "${step[@]}" "${CONTAINER[@]}" "$PYTHON" -m altpo_ds "$@"
+}
+
+# job VERB RUN.yaml [OPTIONS...]: runs a command on all nodes. A job whose run was preempted, or broke after it had
+# saved something new, goes back into the queue and continues there, MAX_RESTARTS times at most.
+job() {
+    local verb=$1 id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID}
+    local run_dir begun status=0
+    trap : USR1 # for the ranks; scancel --full sends it here as well
+    run_dir=$(altpo preflight "$@") || exit
+    mkdir -p "$run_dir/slurm"
+    echo "$id" >"$run_dir/slurm/$verb.job"
+    export RANK_LOGS=$run_dir/slurm/$verb-$id
+    begun=$(date +%s)
+    say "$verb on $SLURM_JOB_NODELIST, ${SLURM_NTASKS:-${SLURM_TASKS_PER_NODE:-1}} ranks; what they print: $RANK_LOGS-rank*.log"
+    bash "$launchers/srun.sh" "$@" || status=$?
+    if [ "$status" -ne 0 ] && altpo status "$run_dir" --json | grep -q '"finished": true'; then
+        say "the ranks left with status $status, but the run is finished"
+        status=0
+    fi
+    if [ "$status" -eq 0 ]; then
+        say "finished"
+    elif [ "$status" -eq "$PREEMPTED" ] || { [ "$status" -ne "$MISTAKEN" ] && saved_since "$run_dir" "$begun"; }; then
+        again "$status"
+    else
+        say "ended with status $status and nothing new saved; see $RANK_LOGS-rank*.log"
+        exit "$status"
+    fi
+}
+
+# Whether the run in $1 has completed a checkpoint since the second $2.
+saved_since() {
+    [ -n "$(find "$1/checkpoints" -name manifest.json -newermt "@$2" 2>/dev/null)" ]
+}
+
+# Back into the queue, unless it was cancelled or has been there too often. The job keeps its number and its logs.
+again() {
+    local restarts=${SLURM_RESTART_COUNT:-0}
+    if ! [[ $(scontrol --oneliner show job "$SLURM_JOB_ID") == *JobState=RUNNING* ]]; then
+        say "stopped with status $1 by the end of the job"
+    elif [ "$restarts" -ge "${MAX_RESTARTS:-20}" ]; then
+        say "stopped with status $1 after $restarts restarts, the most that MAX_RESTARTS allows"
+    else
+        say "stopped with status $1; back into the queue, restart $((restarts + 1))"
+        scontrol requeue "$SLURM_JOB_ID"
+    fi
+    exit "$1"
+}
+
+say() {
+    echo "$(date '+%F %T') job ${SLURM_JOB_ID}, restart ${SLURM_RESTART_COUNT:-0}: $*"
+}
