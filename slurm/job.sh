@@ -5,7 +5,7 @@ slurm=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$slurm/../launchers/common.sh"
 # shellcheck source=slurm/settings.sh
 source "$slurm/settings.sh"
-PREEMPTED=85 # what a run that saved because it was told to end leaves with
+PREEMPTED='85|138|143' # what a run leaves with that was told to end: after saving, or before Python heard it (USR1, TERM)
 MISTAKEN=2   # what a command leaves with that can never work as it stands
 
 # Runs altpo-ds once, on this node, where the ranks would run.
@@ -34,7 +34,7 @@ job() {
     fi
     if [ "$status" -eq 0 ]; then
         say "finished"
-    elif [ "$status" -eq "$PREEMPTED" ] || { [ "$status" -ne "$MISTAKEN" ] && saved_since "$run_dir" "$begun"; }; then
+    elif [[ $status =~ ^($PREEMPTED)$ ]] || { [ "$status" -ne "$MISTAKEN" ] && saved_since "$run_dir" "$begun"; }; then
         again "$status"
     else
         say "ended with status $status and nothing new saved; see $RANK_LOGS-rank*.log"
