@@ -38,9 +38,9 @@ def test_every_public_name_exists(name: str) -> None:
 
 
 @pytest.mark.slow
-def test_a_wheel_holds_every_module_and_the_deepspeed_files(tmp_path: Path) -> None:
+def test_a_wheel_holds_every_module_and_the_folders_beside_them(tmp_path: Path) -> None:
     copy = tmp_path / "project"
-    for folder in ("altpo_ds", "ds_configs"):
+    for folder in ("altpo_ds", "ds_configs", "launchers", "slurm"):
         shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
     for file in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / file, copy / file)
@@ -50,6 +50,7 @@ def test_a_wheel_holds_every_module_and_the_deepspeed_files(tmp_path: Path) -> N
         names = set(wheel.namelist())
     modules = {str(path.relative_to(copy)) for path in (copy / "altpo_ds").rglob("*.py")}
     files = {f"altpo_ds/ds_configs/{path.name}" for path in (ROOT / "ds_configs").glob("*.json")}
+    files |= {f"altpo_ds/{path.relative_to(ROOT)}" for path in [*ROOT.glob("launchers/*.sh"), *ROOT.glob("slurm/*.*")]}
     templates = {str(path.relative_to(copy)) for path in (copy / "altpo_ds").rglob("*.jinja")}
-    assert len(files) == 8
+    assert {"altpo_ds/ds_configs/zero3.json", "altpo_ds/launchers/srun.sh", "altpo_ds/slurm/job.sh"} <= files
     assert modules | files | templates <= names
