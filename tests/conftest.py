@@ -4,12 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
+
+if TYPE_CHECKING:
+    from altpo_ds.engine.distributed import World
 
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -93,6 +96,20 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
         retain=write_jsonl(folder / "retain.jsonl", plain[12:]),
         perturbed=write_jsonl(folder / "perturbed.jsonl", [*forget, *retain][:20]),
     )
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> Iterator["World"]:
+    """A process group of one, in the tests' own process."""
+    from altpo_ds.engine.distributed import start, stop
+
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    before = dict(os.environ)
+    yield start(60)
+    stop()
+    os.environ.clear()
+    os.environ.update(before)
 
 
 @dataclass(frozen=True)

@@ -5,15 +5,13 @@ generate under ZeRO-3, in step.
 """
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 
-import psutil
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.initialization import no_init_weights
+from transformers import PreTrainedTokenizerBase
 
 from altpo_ds.engine import preemption
+from altpo_ds.engine.copies import fits, whole_copy
 from altpo_ds.engine.decoding import Decoder, Sampling
 from altpo_ds.engine.distributed import World, gather_objects
 from altpo_ds.engine.scorer import SequenceScorer
@@ -70,35 +68,11 @@ def generator(scorer: SequenceScorer, tokenizer: PreTrainedTokenizerBase, world:
     scorer.use_own_attention()
     scorer.eval()
     sharded = any(hasattr(parameter, "ds_id") for parameter in scorer.parameters())
-    if sharded and all(gather_objects(_fits(scorer.model, world))):
-        yield Decoder(_whole_copy(scorer.model, world.device), tokenizer, world.device)
+    if sharded and all(gather_objects(fits(scorer.model, world))):
+        yield Decoder(whole_copy(scorer.model, world.device), tokenizer, world.device)
     else:
         yield Decoder(scorer.model, tokenizer, world.device, in_step=sharded and world.size > 1)
     scorer.train(training)
-
-
-def _fits(model: PreTrainedModel, world: World) -> bool:
-    """Whether a copy takes at most half of the memory that is free for this rank."""
-    size = sum(getattr(p, "ds_numel", p.numel()) * p.element_size() for p in model.parameters())
-    if world.device.type == "cuda":
-        return size <= torch.cuda.mem_get_info(world.device)[0] / 2
-    ranks_here = int(os.environ.get("LOCAL_WORLD_SIZE", world.size))
-    return size <= psutil.virtual_memory().available / 2 / ranks_here
-
-
-def _whole_copy(model: PreTrainedModel, device: torch.device) -> PreTrainedModel:
-    """A plain model with the sharded one's parameters, gathered one at a time."""
-    import deepspeed
-
-    with no_init_weights():
-        copy = type(model)(model.config).to(device=device, dtype=model.dtype)  # pyright: ignore[reportCallIssue]
-    copy.tie_weights()  # left out with the initialization
-    copy.generation_config = model.generation_config
-    targets = dict(copy.named_parameters())
-    for name, parameter in model.named_parameters():
-        with deepspeed.zero.GatheredParameters([parameter]):
-            targets[name].data.copy_(parameter.data)
-    return copy.eval()
 
 
 def decode(tokenizer: PreTrainedTokenizerBase, response: Sequence[int]) -> str:

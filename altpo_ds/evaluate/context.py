@@ -11,6 +11,7 @@ from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.trees import Tree
 from altpo_ds.engine.distributed import World
 from altpo_ds.engine.generation import Sampling, decode, generate
+from altpo_ds.engine.gradients import gradient_norms
 from altpo_ds.engine.scoring import TokenScores, score_tokens, score_trees, shared_out
 from altpo_ds.engine.zero import PolicyEngine, ReferenceEngine
 from altpo_ds.evaluate.inputs import HOLDOUT, Example
@@ -82,6 +83,16 @@ class Context:
         return shared_out(
             trees, _tokens, lambda mine: score_tokens(self.engine.forward, mine, tokens, self.world), self.world
         )
+
+    def gradient_norms(self, trees: Sequence[Tree]) -> list[float] | None:
+        """Of each tree's first response; None where the model has to stay sharded."""
+        found = shared_out(
+            trees,
+            _tokens,
+            lambda mine: gradient_norms(self.engine.scorer, mine, self.world) or [None] * len(mine),
+            self.world,
+        )
+        return None if None in found else [norm for norm in found if norm is not None]
 
     def generate(
         self,

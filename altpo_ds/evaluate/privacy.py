@@ -2,7 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from altpo_ds.evaluate.context import Context
+from altpo_ds.data.trees import Tree
+from altpo_ds.evaluate.context import Context, by_split
 from altpo_ds.evaluate.inputs import HOLDOUT
 from altpo_ds.evaluate.metrics import Row
 from altpo_ds.evaluate.privacy_metrics import membership_auc, privleak, relative_difference
@@ -11,6 +12,7 @@ from altpo_ds.evaluate.runs import Evaluation
 
 MEMORIZATION = ("exact_memorization", "extraction_strength")
 ATTACKS = {"loss": "answer_nll", "zlib": "zlib", "min_k": "min_k", "min_k_plus_plus": "min_k_plus_plus"}
+COMPARED = (*ATTACKS, "gradient_norm")
 REFERENCE = "needs the retain model's evaluation with the suite privacy and the same rows (evaluate.retain_reference)"
 
 
@@ -27,10 +29,25 @@ def privacy(context: Context) -> Result:
     result.metrics["holdout_rows"] = len(holdout)
     for attack, column in ATTACKS.items():
         _attack(result, attack, _column(forget, column), _column(holdout, column))
+    _gradient_norms(context, result)
     differences = [_without_reference(rows, context.reference, split) for split, rows in _pair(forget, holdout)]
     _attack(result, "reference", *differences, reason=REFERENCE)
     compare(result, context.reference)
     return result
+
+
+def _gradient_norms(context: Context, result: Result) -> None:
+    """Of the NLL of each answer without its end-of-turn token."""
+    attacked = [example for example in context.examples if example.split in ("forget", HOLDOUT)]
+    norms = None
+    if result.metrics["holdout_rows"]:
+        trees = [Tree(example.tree.prompt, (example.tree.responses[0][:-1],)) for example in attacked]
+        norms = context.gradient_norms(trees)
+    found = by_split(attacked, norms) if norms else {}
+    for split, values in found.items():
+        result.columns(split, [{"gradient_norm": value} for value in values])
+    reason = "needs a whole copy of the model on each rank, which does not fit"
+    _attack(result, "gradient_norm", found.get("forget", []), found.get(HOLDOUT, []), reason)
 
 
 def _pair(forget: Sequence[Row], holdout: Sequence[Row]) -> list[tuple[str, Sequence[Row]]]:
@@ -65,7 +82,7 @@ def _without_reference(rows: Sequence[Row], reference: Evaluation | None, split:
 def compare(result: Result, reference: Evaluation | None) -> None:
     """privleak, and the relative difference of each attack's AUC, against the retain model's."""
     known: Mapping[str, float | None] = reference.metrics if reference else {}
-    for metric in [f"mia_{attack}_auc" for attack in ATTACKS]:
+    for metric in [f"mia_{attack}_auc" for attack in COMPARED]:
         names = {metric.replace("_auc", "_rel_diff"): relative_difference}
         if metric == "mia_min_k_auc":
             names["privleak"] = privleak

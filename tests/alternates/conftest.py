@@ -1,7 +1,6 @@
-"""A process group of one, and a backend that samples without a model."""
+"""A backend that samples without a model."""
 
-import os
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,21 +11,9 @@ from altpo_ds.alternates.backend import Keep
 from altpo_ds.alternates.prompts import Prompt, Rendered, load_prompt
 from altpo_ds.alternates.question import Request, Sample
 from altpo_ds.config.schema import RunConfig
-from altpo_ds.engine.distributed import World, start, stop
 from tests.conftest import write_jsonl
 
 TOWNS = ["Norwick", "Elmstead", "Port Avel", "Sundby", "Marlow", "Quill Bay", "Ostrand", "Harrow End"]
-
-
-@pytest.fixture
-def world(monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
-    for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.delenv(name, raising=False)
-    before = dict(os.environ)
-    yield start(60)
-    stop()
-    os.environ.clear()
-    os.environ.update(before)
 
 
 @pytest.fixture

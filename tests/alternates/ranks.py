@@ -31,7 +31,7 @@ def check_generation_in_step(config: RunConfig, chat: ChatTokenizer, world: Worl
     sampling = Sampling(max_new_tokens=12, temperature=1.0, samples=2)
     results = []
     for fits in (True, False):
-        generation._fits = lambda *_, fits=fits: fits
+        generation.fits = lambda *_, fits=fits: fits
         torch.manual_seed(world.rank)
         results.append(generation.generate(scorer, chat.tokenizer, mine, sampling, world, 3))
     assert results[0] == results[1]
@@ -47,7 +47,7 @@ def train_step(policy: PolicyEngine) -> float:
 
 
 def whole(policy: PolicyEngine, world: World) -> list[torch.Tensor]:
-    copy = generation._whole_copy(policy.scorer.model, world.device)
+    copy = generation.whole_copy(policy.scorer.model, world.device)
     return [parameter.detach().clone() for parameter in copy.parameters()]
 
 
@@ -122,7 +122,7 @@ def main(model: str, folder: Path) -> None:
     world = start(60)
     chat = ChatTokenizer(load_tokenizer(model))
     check_generation_in_step(config, chat, world)
-    generation._fits = lambda *_: True
+    generation.fits = lambda *_: True
     policy = policy_engine(config, Batch(2 // world.size, 1, world.size, 2), 10, world)
     check_average(policy, world)
     check_refresh(config, chat, policy, world, folder)

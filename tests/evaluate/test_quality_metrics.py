@@ -1,9 +1,6 @@
 """Repetition, agreement and leaks by hand; the embedded classifier on damage that it has not seen."""
 
-import os
 import random
-from collections.abc import Iterator
-from unittest.mock import patch
 
 import pytest
 import torch
@@ -11,7 +8,7 @@ from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.evaluation import ClassifierConfig
-from altpo_ds.engine.distributed import World, start, stop
+from altpo_ds.engine.distributed import World
 from altpo_ds.evaluate import embedded
 from altpo_ds.evaluate import quality_metrics as m
 from altpo_ds.evaluate.cleanness import cleanness
@@ -59,13 +56,6 @@ def test_the_embedded_classifier_tells_text_from_damage() -> None:
         damaged = classify([damage(text, pool, draw) for text in CLEAN])
         assert sum(damaged) < sum(clean) - 1, damage.__name__
     assert embedded.train.__wrapped__((), 0)(CLEAN) == clean  # the same for the same seed
-
-
-@pytest.fixture
-def world() -> Iterator[World]:
-    with patch.dict(os.environ):  # joining sets variables that other tests' processes must not see
-        yield start(60)
-        stop()
 
 
 def test_any_model_gives_the_probability_of_its_label(tiny: Tiny, world: World, tmp_path: object) -> None:
