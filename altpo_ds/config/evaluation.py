@@ -24,7 +24,7 @@ class ClassifierConfig(Section):
     max_tokens: Count = Field(default=256, description="a longer text is cut for the classifier")
 
 
-Suite = Literal["tofu", "quality", "privacy"]
+Suite = Literal["tofu", "quality", "privacy", "distribution"]
 
 
 class EvaluateConfig(Section):
@@ -36,6 +36,7 @@ class EvaluateConfig(Section):
     world_facts: PerturbedSource | None = None
     holdout: Source | None = Field(default=None, description="rows like the forget ones that no model has seen")
     retain_reference: str | None = Field(default=None, description="evaluation.json of the retain model")
+    retain_model: ModelPath | None = Field(default=None, description="the retain model itself, for `distribution`")
     max_rows: Count | None = Field(default=None, description="rows of a split; none: the dialect's own limit")
     max_length: Count = Field(
         default=200, description="generation limit: prompt and answer (openunlearning: answer alone)"

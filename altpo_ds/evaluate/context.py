@@ -1,6 +1,6 @@
 """What the suites of one evaluation share: each row's forward pass and generation happen once."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -31,6 +31,7 @@ class Context:
     engine: PolicyEngine | ReferenceEngine
     examples: Sequence[Example]
     reference: Evaluation | None  # the retain model's
+    retain_engine: Callable[[], ReferenceEngine]  # the retain model itself, evaluate.retain_model
 
     @property
     def settings(self) -> EvaluateConfig:

@@ -26,17 +26,27 @@ class Evaluator:
 
     def __init__(self, config: RunConfig, chat: ChatTokenizer, world: World) -> None:
         self.config, self.chat, self.world = config, chat, world
+        self._retain: ReferenceEngine | None = None
         reference = config.evaluate.retain_reference
         with together():
             self.examples = read_examples(config.evaluate, chat)
             self.reference = read_evaluation(Path(reference)) if reference is not None else None
+
+    def retain_engine(self) -> ReferenceEngine:
+        """The retain model's, loaded when it is first asked for."""
+        if self._retain is None:
+            assert self.config.evaluate.retain_model is not None
+            self._retain = reference_engine(self.config, self.config.evaluate.retain_model, self.world)
+        return self._retain
 
     def __call__(self, engine: PolicyEngine | ReferenceEngine, model: str) -> dict[str, Any]:
         """The contents of evaluation.json, the same on every rank. All ranks call it together."""
         evaluate = self.config.evaluate
         training = engine.engine.training
         engine.engine.eval()
-        result = run_suites(Context(self.config, self.chat, self.world, engine, self.examples, self.reference))
+        result = run_suites(
+            Context(self.config, self.chat, self.world, engine, self.examples, self.reference, self.retain_engine)
+        )
         engine.engine.train(training)
         result.intervals |= tofu_intervals(result.per_example, evaluate.dialect)
         rows = {split: len(examples) for split, examples in result.per_example.items()}

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from altpo_ds.evaluate.context import Context
+from altpo_ds.evaluate.distribution import distribution
 from altpo_ds.evaluate.metrics import rouge_l_recall, tofu_metrics, tofu_notes, tofu_reasons, truth_ratio
 from altpo_ds.evaluate.privacy import privacy
 from altpo_ds.evaluate.quality import quality
@@ -28,7 +29,7 @@ def tofu(context: Context) -> Result:
     return result
 
 
-SUITES: dict[str, Suite] = {"tofu": tofu, "quality": quality, "privacy": privacy}
+SUITES: dict[str, Suite] = {"tofu": tofu, "quality": quality, "privacy": privacy, "distribution": distribution}
 
 
 def run_suites(context: Context) -> Result:
