@@ -26,4 +26,17 @@ options=(--export=ALL --kill-on-bad-exit=1)
 [[ $(scontrol show config) == *task/none* ]] || options+=(--cpu-bind=cores)
 [ -n "${SLURM_NTASKS:-}${SLURM_NTASKS_PER_NODE:-}" ] || options+=(--ntasks-per-node="${SLURM_GPUS_ON_NODE:-1}")
 [ -z "${RANK_LOGS:-}" ] || options+=(--output="${RANK_LOGS//%/%%}-rank%t.log" --open-mode=append)
-exec srun "${options[@]}" "${SRUN_OPTIONS[@]}" "${CONTAINER[@]}" bash "$launchers/rank.sh" "$@"
+command=(srun "${options[@]}" "${SRUN_OPTIONS[@]}" "${CONTAINER[@]}" bash "$launchers/rank.sh" "$@")
+[ -n "${TRIAL_FILE:-}" ] || exec "${command[@]}"
+
+# The trial of a sweep's agent: kept until it has ended, for the job to go on with it after a preemption.
+{
+    for name in WANDB_RUN_ID WANDB_SWEEP_ID WANDB_SWEEP_PARAM_PATH; do
+        [ -z "${!name:-}" ] || printf 'export %s=%q\n' "$name" "${!name}"
+    done
+    printf '%q ' exec bash "$launchers/srun.sh" "$@"
+} >"$TRIAL_FILE"
+status=0
+"${command[@]}" || status=$?
+[[ $status =~ ^($PREEMPTED)$ ]] || rm "$TRIAL_FILE"
+exit "$status"

@@ -5,7 +5,6 @@ slurm=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 source "$slurm/../launchers/common.sh"
 # shellcheck source=slurm/settings.sh
 source "$slurm/settings.sh"
-PREEMPTED='85|138|143' # what a run leaves with that was told to end: after saving, or before Python heard it (USR1, TERM)
 MISTAKEN=2   # what a command leaves with that can never work as it stands
 
 # Runs altpo-ds once, on this node, where the ranks would run.
@@ -40,6 +39,28 @@ job() {
         say "ended with status $status and nothing new saved; see $RANK_LOGS-rank*.log"
         exit "$status"
     fi
+}
+
+# sweep SWEEP.yaml|SWEEP_ID [OPTIONS...]: one trial, by Optuna from a file, or by an agent of W&B's sweep. The agent
+# starts srun, so it runs on the node itself, outside of any container.
+sweep() {
+    local id=${SLURM_ARRAY_JOB_ID:-$SLURM_JOB_ID}${SLURM_ARRAY_TASK_ID:+_$SLURM_ARRAY_TASK_ID} status=0
+    local trial=$PWD/slurm-sweep-$id.trial
+    trap : USR1
+    say "a trial of $1 on $SLURM_JOB_NODELIST"
+    if [ -f "$1" ]; then
+        "$PYTHON" -m altpo_ds sweep "$1" --offline --count=1 "${@:2}" || status=$?
+    elif [ -f "$trial" ]; then
+        TRIAL_FILE=$trial bash "$trial" || status=$?
+    else
+        TRIAL_FILE=$trial "$PYTHON" -m wandb agent --count 1 "$@" || status=$?
+        [ ! -f "$trial" ] || status=85 # an agent does not tell how its trial ended
+    fi
+    if [[ $status =~ ^($PREEMPTED)$ ]]; then
+        again "$status"
+    fi
+    say "the trial ended with status $status"
+    exit "$status"
 }
 
 # Whether the run in $1 has completed a checkpoint since the second $2.
