@@ -17,7 +17,7 @@ import torch
 
 from altpo_ds.config.batch import Batch
 from altpo_ds.config.schema import AlternatesSource, ModelConfig, RetainSource, RunConfig
-from altpo_ds.data.batches import TrainBatch, train_batch
+from altpo_ds.data.batches import TrainBatch, examples, train_batch
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.rows import QARow, parse_alternates, parse_qa, parsed
 from altpo_ds.data.sources import Problem
@@ -108,7 +108,8 @@ def main() -> None:
     policy = policy_engine(config, Batch(questions, 1, 1, questions), options.steps, world)
     chat = ChatTokenizer(load_tokenizer(options.model))
     k = min(options.k, options.pairs)
-    batches = [train_batch(chat, batch) for batch in items(options.forget, options.retain, k, questions, options.steps)]
+    steps = items(options.forget, options.retain, k, questions, options.steps)
+    batches = [train_batch([example for item in step for example in examples(chat, item)]) for step in steps]
     references = []
     with torch.no_grad():
         for batch in batches:

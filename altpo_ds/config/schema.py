@@ -73,7 +73,10 @@ class TrainConfig(Section):
     global_batch_size: Count = Field(
         default=7, description="questions (finetune: rows) in an optimizer step, over all ranks"
     )
-    micro_batch_size: Count = Field(default=1, description="questions (finetune: rows) of a rank in one forward pass")
+    micro_batch_size: Count = Field(
+        default=1,
+        description="questions (finetune: rows) of a rank in one forward pass, on average: tokens are balanced",
+    )
     gradient_accumulation_steps: Count | None = Field(
         default=None, description="none: global_batch_size / (micro_batch_size x ranks)"
     )

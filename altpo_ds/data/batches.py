@@ -24,7 +24,6 @@ class TrainBatch:
     alternate: Tensor  # (P,) response index of each pair's alternate
     forget: Tensor  # (P,) response index of each pair's original answer
     retain: Tensor  # (Q,) response indices of the retain rows
-    questions: int
 
     @property
     def unique_tokens(self) -> int:
@@ -59,31 +58,43 @@ def row_tree(chat: ChatTokenizer, row: QARow) -> Tree:
     return Tree(tuple(chat.prompt(row.question)), (tuple(chat.response(row.question, row.answer)),))
 
 
-def train_batch(chat: ChatTokenizer, items: Sequence[Item]) -> TrainBatch:
-    """Packs items: for each its forget tree (if any), then its retain trees."""
-    trees: list[Tree] = []
+@dataclass(frozen=True)
+class Example:
+    """What one rank scores whole: a question with its answer first and its alternates, or a retain row."""
+
+    tree: Tree
+    retained: bool
+
+
+def examples(chat: ChatTokenizer, item: Item) -> list[Example]:
+    """An item's forget tree (if any), then its retain trees."""
+    forget: list[Example] = []
+    if item.forget is not None:
+        assert item.forget.question is not None
+        tree = forget_tree(chat, item.forget.question, item.forget.answer, item.alternates)
+        forget = [Example(tree, retained=False)]
+    return [*forget, *(Example(row_tree(chat, row), retained=True) for row in item.retain)]
+
+
+def train_batch(packed: Sequence[Example]) -> TrainBatch:
+    """Packs examples into one row, in order."""
     alternate: list[int] = []
     forget: list[int] = []
     retain: list[int] = []
     responses = 0
-    for item in items:
-        if item.forget is not None:
-            assert item.forget.question is not None
-            trees.append(forget_tree(chat, item.forget.question, item.forget.answer, item.alternates))
-            k = len(item.alternates)
-            alternate += range(responses + 1, responses + 1 + k)
-            forget += [responses] * k
-            responses += k + 1
-        for row in item.retain:
-            trees.append(row_tree(chat, row))
+    for example in packed:
+        k = len(example.tree.responses) - 1
+        if example.retained:
             retain.append(responses)
-            responses += 1
+        alternate += range(responses + 1, responses + 1 + k)
+        forget += [responses] * k
+        responses += k + 1
+    trees = tuple(example.tree for example in packed)
     index = torch.long
     return TrainBatch(
-        trees=tuple(trees),
+        trees=trees,
         packed=pack(trees),
         alternate=torch.tensor(alternate, dtype=index),
         forget=torch.tensor(forget, dtype=index),
         retain=torch.tensor(retain, dtype=index),
-        questions=len(items),
     )

@@ -16,11 +16,12 @@ from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import Batch
 from altpo_ds.config.errors import PREEMPTED, Stopped, UserError
 from altpo_ds.config.schema import RunConfig
-from altpo_ds.data.batches import TrainBatch, train_batch
+from altpo_ds.data.balance import balance, turns
+from altpo_ds.data.batches import TrainBatch, examples, train_batch
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import TrainStream
 from altpo_ds.engine import checkpoints, preemption
-from altpo_ds.engine.distributed import World, sum_over_ranks
+from altpo_ds.engine.distributed import World, gather_objects, sum_over_ranks
 from altpo_ds.engine.zero import PolicyEngine
 from altpo_ds.objective.compose import SUMS, Scores, Totals, objective
 from altpo_ds.objective.log_probs import response_sums
@@ -91,7 +92,7 @@ class Trainer:
     def train_step(self) -> dict[str, Any]:
         """One optimizer step over the global batch; the same metrics on every rank."""
         start, lr = time.perf_counter(), self.policy.lr
-        batches = [self.next_batch() for _ in range(self.batch.accumulation)]
+        batches = self.next_batches()
         totals, tokens = self._totals(batches)
         sums = torch.zeros(1 + len(SUMS), dtype=torch.float64, device=self.world.device)
         norm = None
@@ -124,12 +125,17 @@ class Trainer:
         )
         return objective(self.config.objective, scores, totals)
 
-    def next_batch(self) -> TrainBatch:
-        """The rank's next micro-batch."""
-        items = list(islice(self.stream, self.batch.micro))
+    def next_batches(self) -> list[TrainBatch]:
+        """The rank's micro-batches of the next global batch; all of them, on all ranks, have about as many tokens."""
+        items = list(islice(self.stream, self.batch.micro * self.batch.accumulation))
         if self.refresher is not None:
             items = [self.refresher.replace(item) for item in items]
-        return train_batch(self.chat, items).to(self.world.device)
+        shares = gather_objects([examples(self.chat, item) for item in items])
+        pool = [example for turn in zip(*shares, strict=True) for item in turn for example in item]
+        sizes = [example.tree.unique_tokens for example in pool]
+        groups = balance(sizes, self.world.size * self.batch.accumulation)
+        mine = turns(groups, self.world.rank, self.world.size)
+        return [train_batch([pool[i] for i in group]).to(self.world.device) for group in mine]
 
     def _totals(self, batches: Sequence[TrainBatch]) -> tuple[Totals, dict[str, float]]:
         """Denominators of the global batch, and the tokens that it takes."""
