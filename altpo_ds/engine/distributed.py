@@ -5,18 +5,17 @@ import io
 import logging
 import os
 import socket
-import sys
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.engine import kernels
 
 T = TypeVar("T")
 
@@ -41,11 +40,7 @@ def start(timeout: float) -> World:
     `timeout` in seconds bounds every collective.
     """
     has_gpu = torch.cuda.is_available()
-    # ninja, which builds DeepSpeed's kernels, lies beside the interpreter that runs us.
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
-    # Kernels are built for one environment: in a shared folder two of them would rebuild each other's.
-    if os.access(sys.prefix, os.W_OK):
-        os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
+    kernels.use_own_folder()
     if not has_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:
@@ -63,6 +58,8 @@ def start(timeout: float) -> World:
     if not dist.is_initialized():
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # standard output is for results, not for kernels
+                if not has_gpu:
+                    kernels.build("ShareMemCommBuilder")
                 deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=limit)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the process group ({error}); check MASTER_ADDR, RANK, WORLD_SIZE") from error

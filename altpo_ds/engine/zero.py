@@ -1,9 +1,6 @@
 """DeepSpeed engines around scorers: the policy that learns, and the frozen reference."""
 
-import contextlib
 import logging
-import os
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,12 +10,11 @@ from torch import Tensor
 
 from altpo_ds.config.schema import TrainConfig
 from altpo_ds.data.trees import PackedTrees
+from altpo_ds.engine import kernels
 from altpo_ds.engine.distributed import World
 from altpo_ds.engine.scorer import SequenceScorer
 
 log = logging.getLogger(__name__)
-
-BUILD_LIMIT = 300  # seconds after which a kernel's build is taken for dead; it takes about 40
 
 Schedule = Callable[[torch.optim.Optimizer], Any]
 
@@ -117,14 +113,12 @@ def build_optimizer(
     if device.type == "cpu" or offload != "none":
         from deepspeed.ops.adam import DeepSpeedCPUAdam
 
-        _drop_stale_build_lock()
-        try:
+        reason = kernels.build("CPUAdamBuilder")
+        if reason is None:
             optimizer = DeepSpeedCPUAdam(groups, lr=train.lr, betas=train.betas, adamw_mode=True)
             optimizer.register_step_pre_hook(_forget_step)
             return optimizer
-        except Exception as error:  # a failed build raises what the compiler's wrapper likes
-            reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-            log.warning("DeepSpeedCPUAdam cannot be built (%s); torch's AdamW is ten times slower here", reason)
+        log.warning("DeepSpeedCPUAdam cannot be built (%s); torch's AdamW is ten times slower here", reason)
     return torch.optim.AdamW(groups, lr=train.lr, betas=train.betas, fused=device.type == "cuda")
 
 
@@ -135,12 +129,3 @@ def _forget_step(optimizer: Any, *_: Any) -> None:
     far, (beta1, beta2) = 2**30, optimizer.param_groups[0]["betas"]
     nothing = [torch.zeros(1) for _ in range(4)]
     optimizer.ds_opt_adam.adam_update(optimizer.opt_id, far, 0.0, beta1, beta2, 1.0, 0.0, True, *nothing)
-
-
-def _drop_stale_build_lock() -> None:
-    """A build that was killed leaves a lock behind, for which torch would wait without end."""
-    for lock in Path(os.environ.get("TORCH_EXTENSIONS_DIR", "unset")).glob("*/lock"):
-        with contextlib.suppress(FileNotFoundError):
-            if time.time() - lock.stat().st_mtime > BUILD_LIMIT:
-                log.warning("%s is left of a build that was killed: removed", lock)
-                lock.unlink()
