@@ -29,7 +29,7 @@ def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
     check_model_path(path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the loaders raise many types, and Rust's errors are bare Exceptions
         raise UserError(f"cannot load the tokenizer of '{path}': {_line(error)}") from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of '{path}' has no eos_token; set it in tokenizer_config.json")
@@ -43,7 +43,7 @@ def load_scorer(path: str, model: ModelConfig, deepspeed: dict[str, Any], device
         check_model_path(path)
         try:
             loaded = _load(path, dtype, deepspeed)
-        except (OSError, ValueError) as error:
+        except Exception as error:  # as above
             raise UserError(f"cannot load the model '{path}': {_line(error)}") from error
     if model.gradient_checkpointing:
         loaded.gradient_checkpointing_enable({"use_reentrant": False})
@@ -56,8 +56,13 @@ def _load(path: str, dtype: torch.dtype, deepspeed: dict[str, Any]) -> PreTraine
     sharded = deepspeed.get("zero_optimization", {}).get("stage") == 3
     # While this object lives, from_pretrained builds the model under deepspeed.zero.Init.
     keep = HfDeepSpeedConfig(deepspeed) if sharded else None
-    loaded = AutoModelForCausalLM.from_pretrained(path, dtype=dtype, trust_remote_code=False)
+    result: Any = AutoModelForCausalLM.from_pretrained(
+        path, dtype=dtype, trust_remote_code=False, output_loading_info=True
+    )
     del keep
+    loaded, found = result
+    if missing := sorted(found["missing_keys"]):
+        raise ValueError(f"its files lack {len(missing)} weights, the first of them {missing[0]}")
     return loaded
 
 

@@ -10,8 +10,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
+from safetensors import SafetensorError
 from safetensors.numpy import load_file, save
 
+from altpo_ds.config.errors import UserError
 from altpo_ds.config.files import whole_file
 from altpo_ds.data.trees import Tree
 
@@ -35,8 +37,7 @@ class ReferenceCache:
         self._keys = np.empty(0, np.int64)
         self._values = np.empty(0, np.float64)
         if file.is_file():
-            stored = load_file(file)
-            self._keys, self._values = stored["keys"], stored["values"]
+            self._keys, self._values = _read(file)
 
     def missing(self, keys: Iterable[int]) -> list[int]:
         """Those keys without a value, in order."""
@@ -62,6 +63,17 @@ class ReferenceCache:
         """Writes the file aside and renames it; concurrent writers leave one of their files, each of them whole."""
         with whole_file(self.file) as aside:
             aside.write_bytes(save({"keys": self._keys, "values": self._values}))
+
+
+def _read(file: Path) -> tuple[np.ndarray, np.ndarray]:
+    try:
+        stored = load_file(file)
+        keys, values = stored["keys"], stored["values"]
+        if keys.dtype != np.int64 or values.dtype != np.float64 or keys.ndim != 1 or keys.shape != values.shape:
+            raise ValueError("its arrays are not those of a cache")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        raise UserError(f"cache '{file}' is damaged: {error}; remove it, and it is computed again") from error
+    return keys, values
 
 
 def cache_folder() -> Path:

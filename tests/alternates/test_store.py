@@ -56,7 +56,7 @@ def test_a_half_written_batch_is_not_there(tmp_path: Path) -> None:
 def test_another_process_and_other_settings_are_refused(tmp_path: Path) -> None:
     file = tmp_path / "shard.sqlite"
     shard = Shard(file, SETTINGS)
-    with pytest.raises(UserError, match="locked; does another process write it"):
+    with pytest.raises(UserError, match="locked; see whether another process writes it"):
         Shard(file, SETTINGS)
     shard.close()
     with pytest.raises(UserError, match="begun with another seed; restore that, or remove the folder"):
