@@ -31,7 +31,7 @@ read_hostfile() {
     while read -r host count _; do
         case $host in '' | '#'*) continue ;; esac
         if ! [[ $count =~ ^slots=[1-9][0-9]*$ ]]; then
-            echo "$1: line '$host $count': write HOST slots=RANKS" >&2
+            echo "$1: line '$host${count:+ $count}': write HOST slots=RANKS" >&2
             exit 2
         fi
         hosts+=("$host") slots+=("${count#slots=}")
