@@ -7,7 +7,11 @@ CONSTRAINT := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 # DeepSpeed builds its CPU optimizer with the environment's ninja.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: setup demo test lint smollm2 clean
+# One file, which `make test` leaves to `make cluster-test`.
+CLUSTER_TESTS := tests/integration/test_slurm.py
+CLUSTER_PACKAGES := slurm-wlm munge shellcheck
+
+.PHONY: setup demo test cluster-test lint smollm2 clean
 
 setup: $(STAMP)
 
@@ -25,7 +29,19 @@ demo: setup
 	$(BIN)/altpo-ds demo
 
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --ignore=$(CLUSTER_TESTS)
+
+# Jobs on a real Slurm cluster of two nodes on this machine. Installs Slurm where it may; else the tests are skipped.
+cluster-test: setup
+	@PATH=$$PATH:/usr/sbin; missing=; \
+	for tool in slurmctld munged shellcheck; do command -v $$tool >/dev/null || missing="$$missing $$tool"; done; \
+	if [ "$$missing" ]; then \
+		as_root=$$([ "$$(id -u)" = 0 ] || echo sudo -n); \
+		{ $$as_root apt-get update -qq && \
+			$$as_root apt-get install -y -qq --no-install-recommends $(CLUSTER_PACKAGES) >/dev/null; } || \
+			echo "not here, and cannot be installed:$$missing (needs Debian's packages, and root or sudo without a password)"; \
+	fi
+	$(BIN)/python -m pytest -rs $(CLUSTER_TESTS)
 
 lint: setup
 	$(BIN)/ruff check .
