@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from altpo_ds.config.errors import INTERRUPTED, Stopped, UserError
+from altpo_ds.config.errors import FAILED, INTERRUPTED, Stopped, UserError
 from altpo_ds.config.files import OWNER_ALONE, REMEDIES
 
 if TYPE_CHECKING:
@@ -287,8 +287,21 @@ def main() -> int:
         place = "" if error.filename is None else f"'{error.filename}': "
         remedy = REMEDIES.get(error.errno or 0, "check the path and its permissions")
         return _fail(f"{place}{error.strerror}; {remedy}")
+    except RuntimeError as error:
+        if not _explained(error):
+            raise
+        return FAILED
     except (KeyboardInterrupt, typer.Abort):
         return INTERRUPTED
+
+
+def _explained(error: RuntimeError) -> bool:
+    """Whether the error came of a rank that is lost, and somebody has said so."""
+    if "torch.distributed" not in sys.modules:
+        return False
+    from altpo_ds.engine import roll_call
+
+    return roll_call.explain(error)
 
 
 def _fail(message: str) -> int:

@@ -13,9 +13,10 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 from altpo_ds.config.errors import UserError
-from altpo_ds.engine import kernels
+from altpo_ds.engine import kernels, roll_call
 
 T = TypeVar("T")
 
@@ -55,6 +56,8 @@ def start(timeout: float) -> World:
         logger.setLevel(logging.WARNING)
     backend = "nccl" if has_gpu else "gloo"
     limit = timedelta(seconds=timeout)
+    # DeepSpeed makes further groups, which would wait for as long as torch thinks fit.
+    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = limit
     if not dist.is_initialized():
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # standard output is for results, not for kernels
@@ -67,6 +70,7 @@ def start(timeout: float) -> World:
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     if has_gpu:
         torch.cuda.set_device(device)
+    roll_call.attend(dist.get_rank(), dist.get_world_size(), timeout)
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device)
 
 

@@ -20,7 +20,7 @@ from altpo_ds.data.balance import balance, turns
 from altpo_ds.data.batches import TrainBatch, examples, train_batch
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import TrainStream
-from altpo_ds.engine import checkpoints, preemption
+from altpo_ds.engine import checkpoints, preemption, roll_call
 from altpo_ds.engine.distributed import World, gather_objects, sum_over_ranks
 from altpo_ds.engine.zero import PolicyEngine
 from altpo_ds.objective.compose import SUMS, Scores, Totals, objective
@@ -58,6 +58,7 @@ class Trainer:
         while self.step < self.steps:
             if status := preemption.agreed(self.world):
                 self.stop(status)
+            roll_call.at_step(self.step + 1)
             metrics = self.train_step()
             self.step += 1
             if self.refresher is not None:
