@@ -86,6 +86,10 @@ class TrainConfig(Section):
     weight_decay: NonNegative = 0.01
     betas: tuple[Decay, Decay] = (0.9, 0.999)
     max_grad_norm: Positive | None = 1.0
+    on_nonfinite: Literal["stop", "skip"] = Field(
+        default="stop", description="a loss or gradient that is not finite: stop, or leave the update out and go on"
+    )
+    max_skips: Natural = Field(default=3, description="steps without an update that a run may have")
     log_every: Count = 1
     evaluate_every: Natural = Field(
         default=0, description="optimizer steps between evaluations; 0: none during training"

@@ -8,17 +8,19 @@ from torch import Tensor
 
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.rows import QARow
+from altpo_ds.data.sources import Place
 from altpo_ds.data.stream import Item
 from altpo_ds.data.trees import PackedTrees, Tree, pack
 
 
 @dataclass(frozen=True)
 class TrainBatch:
-    """A micro-batch: its trees, and which responses make P pairs and which are retained.
+    """A micro-batch: its trees with the places of their rows, and which responses make P pairs and which are retained.
 
     Response indices point into the trees' R responses.
     """
 
+    places: tuple[Place, ...]
     trees: tuple[Tree, ...]
     packed: PackedTrees
     alternate: Tensor  # (P,) response index of each pair's alternate
@@ -62,6 +64,7 @@ def row_tree(chat: ChatTokenizer, row: QARow) -> Tree:
 class Example:
     """What one rank scores whole: a question with its answer first and its alternates, or a retain row."""
 
+    place: Place
     tree: Tree
     retained: bool
 
@@ -72,8 +75,8 @@ def examples(chat: ChatTokenizer, item: Item) -> list[Example]:
     if item.forget is not None:
         assert item.forget.question is not None
         tree = forget_tree(chat, item.forget.question, item.forget.answer, item.alternates)
-        forget = [Example(tree, retained=False)]
-    return [*forget, *(Example(row_tree(chat, row), retained=True) for row in item.retain)]
+        forget = [Example(item.forget.place, tree, retained=False)]
+    return [*forget, *(Example(row.place, row_tree(chat, row), retained=True) for row in item.retain)]
 
 
 def train_batch(packed: Sequence[Example]) -> TrainBatch:
@@ -92,6 +95,7 @@ def train_batch(packed: Sequence[Example]) -> TrainBatch:
     trees = tuple(example.tree for example in packed)
     index = torch.long
     return TrainBatch(
+        places=tuple(example.place for example in packed),
         trees=trees,
         packed=pack(trees),
         alternate=torch.tensor(alternate, dtype=index),

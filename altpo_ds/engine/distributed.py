@@ -57,7 +57,8 @@ def start(timeout: float) -> World:
     backend = "nccl" if has_gpu else "gloo"
     limit = timedelta(seconds=timeout)
     # DeepSpeed makes further groups, which would wait for as long as torch thinks fit.
-    distributed_c10d.default_pg_timeout = distributed_c10d.default_pg_nccl_timeout = limit
+    distributed_c10d.default_pg_timeout = limit
+    distributed_c10d.default_pg_nccl_timeout = limit  # pyright: ignore[reportPrivateImportUsage]
     if not dist.is_initialized():
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # standard output is for results, not for kernels

@@ -37,7 +37,8 @@ class PolicyEngine:
     ) -> None:
         self.world = world
         self.scorer = scorer
-        self.clip = deepspeed.get("gradient_clipping") or None
+        # float16: DeepSpeed tries scales of the loss; that one is too large is no failure of the run.
+        self.scales_loss: bool = deepspeed["fp16"]["enabled"]
         optimizer = build_optimizer(scorer, train, deepspeed, world.device)
         self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
 
@@ -50,9 +51,16 @@ class PolicyEngine:
         self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
 
     def step(self) -> float | None:
-        """Ends a micro-batch; at the accumulation boundary updates the weights and returns the gradient norm."""
+        """Ends a micro-batch; at the accumulation boundary updates the weights and returns the gradient norm.
+
+        With a norm that is not finite nothing is updated: weights, optimizer and schedule stay as they are.
+        """
         boundary = self.engine.is_gradient_accumulation_boundary()
         norm = self._stage0_norm() if boundary and self.engine.zero_optimization_stage() == 0 else None
+        if norm is not None and not norm.isfinite():  # the ZeRO stages look for themselves
+            self.engine.zero_grad()
+            self.engine.micro_steps += 1
+            return float(norm)
         self.engine.step()
         if not boundary:
             return None

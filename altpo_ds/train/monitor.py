@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
+from altpo_ds.config.errors import FAILED, Stopped
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.engine.distributed import World
 from altpo_ds.engine.zero import PolicyEngine
@@ -46,11 +47,11 @@ class Monitor:
                 self._progress.add_task("train", total=self.steps, completed=step, text="")
             yield
 
-    def _close(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+    def _close(self, _kind: type[BaseException] | None, error: BaseException | None, _trace: object) -> None:
         """Closes the tracker with the status that the run ends with."""
         assert self._tracker is not None
-        status = 0 if kind is None else getattr(error, "code", 1)
-        self._tracker.close(status if isinstance(status, int) else 1)
+        status = error.status if isinstance(error, Stopped) else FAILED
+        self._tracker.close(0 if error is None else status)
 
     def finished(self, checkpoint: Path) -> None:
         """Shows the last checkpoint to the tracker, and the report where the run wants it uploaded."""

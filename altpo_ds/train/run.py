@@ -29,7 +29,8 @@ from altpo_ds.train.trainer import Trainer
 log = logging.getLogger(__name__)
 
 # What a resumed run may change: where it runs and what is watched, never what it learns.
-RESUMABLE = ("run_dir", "checkpoints", "tracking", "evaluate", "engine", "train.log_every", "train.evaluate_every")
+RESUMABLE = ("run_dir", "checkpoints", "tracking", "evaluate", "engine")
+RESUMABLE += ("train.log_every", "train.evaluate_every", "train.on_nonfinite", "train.max_skips")
 
 
 def unlearn(config: RunConfig, resume: str = "auto") -> Path:

@@ -2,16 +2,19 @@
 
 import contextlib
 import json
+import logging
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from altpo_ds.config.files import write_whole
 from altpo_ds.config.schema import RunConfig
 
+log = logging.getLogger(__name__)
+
 METRICS = "metrics.jsonl"
-PREEMPTED = 85  # exit status of a run that saved its state and wants to go on
 
 Values = Mapping[str, Any]
 Rows = Sequence[Mapping[str, Any]]
@@ -48,21 +51,28 @@ class Tracker:
             self.sinks.append(WandbRun(config))
 
     def log(self, step: int, values: Values) -> None:
-        for sink in self.sinks:
-            sink.log(step, values)
+        self._each(lambda sink: sink.log(step, values))
 
     def examples(self, step: int, rows: Rows) -> None:
-        for sink in self.sinks:
-            sink.examples(step, rows)
+        self._each(lambda sink: sink.examples(step, rows))
 
     def artifact(self, kind: str, path: Path) -> None:
-        for sink in self.sinks:
-            sink.artifact(kind, path)
+        self._each(lambda sink: sink.artifact(kind, path))
 
     def close(self, status: int = 0) -> None:
-        with contextlib.ExitStack() as stack:
-            for sink in self.sinks:
-                stack.callback(sink.close, status)
+        self._each(lambda sink: sink.close(status))
+
+    def _each(self, action: Callable[[Sink], None]) -> None:
+        """A sink that fails is left out from then on; only the run's own file has to be there."""
+        for sink in list(self.sinks):
+            try:
+                action(sink)
+            except Exception as error:  # W&B and TensorBoard have many of their own
+                if isinstance(sink, MetricsFile):
+                    raise
+                reason = " ".join(str(error).split())[:200]
+                log.warning("%s is lost (%s): the run goes on without it", type(sink).__name__, reason)
+                self.sinks.remove(sink)
 
 
 class MetricsFile:
@@ -73,7 +83,8 @@ class MetricsFile:
         self._file = (folder / METRICS).open("a")
 
     def log(self, step: int, values: Values) -> None:
-        self._file.write(json.dumps({"step": step, "time": time.time(), **values}) + "\n")
+        known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
+        self._file.write(json.dumps({"step": step, "time": time.time(), **known}) + "\n")
         self._file.flush()
 
     def examples(self, step: int, rows: Rows) -> None:

@@ -1,5 +1,6 @@
 """The loop: pairs and retain rows through the policy, one optimizer step after the other."""
 
+import logging
 import math
 import resource
 import time
@@ -25,7 +26,10 @@ from altpo_ds.engine.distributed import World, gather_objects, sum_over_ranks
 from altpo_ds.engine.zero import PolicyEngine
 from altpo_ds.objective.compose import SUMS, Scores, Totals, objective
 from altpo_ds.objective.log_probs import response_sums
+from altpo_ds.train.diagnosis import Scored, diagnose
 from altpo_ds.train.reference import Reference
+
+log = logging.getLogger(__name__)
 
 Report = Callable[[int, dict[str, Any]], None]
 
@@ -50,6 +54,7 @@ class Trainer:
     step: int = 0
     evaluated: int | None = None  # last step that was evaluated
     saved: int = 0  # last step that needs no saving any more
+    skipped: int = 0  # steps without an update
 
     def train(self) -> None:
         """Trains to the last step, evaluating and saving on the way. Raises Stopped when a signal asks for it."""
@@ -97,17 +102,23 @@ class Trainer:
         totals, tokens = self._totals(batches)
         sums = torch.zeros(1 + len(SUMS), dtype=torch.float64, device=self.world.device)
         norm = None
+        scored: list[Scored] = []
         for number, batch in enumerate(batches, 1):
-            loss, parts = self.loss(batch, totals)
-            self.policy.backward(loss)
+            loss, parts, scores = self.loss(batch, totals)
+            scored.append(scores)
             sums += torch.cat([loss.detach().double().reshape(1), parts])
             if number == len(batches):
-                self._stop_if_not_finite(sum_over_ranks(sums))
+                # A loss that is not finite on any rank makes all gradients NaN, of which no update comes.
+                loss = loss * (1 + 0 * sum_over_ranks(sums)[0]).to(loss.dtype)
+            self.policy.backward(loss)
             norm = self.policy.step()
+        self._check(scored, float(sums[0]), norm, lr)
         return self._metrics(sums, tokens, norm, lr, time.perf_counter() - start)
 
-    def loss(self, batch: TrainBatch, totals: Totals) -> tuple[Tensor, Tensor]:
-        """The batch's share of the global loss, and the sums of its diagnostics: one policy forward pass."""
+    def loss(self, batch: TrainBatch, totals: Totals) -> tuple[Tensor, Tensor, Scored]:
+        """The batch's share of the global loss, the sums of its diagnostics, and its log-probabilities: one policy
+        forward pass.
+        """
         kl = self.config.objective.retain_loss == "kl" and self.reference is not None
         tokens = torch.isin(batch.packed.response, batch.retain).nonzero()[:, 0] if kl else None
         log_probs, distribution = self.policy.forward(batch.packed, tokens)
@@ -124,7 +135,7 @@ class Trainer:
             distribution if kl else None,
             reference_distribution if kl else None,
         )
-        return objective(self.config.objective, scores, totals)
+        return *objective(self.config.objective, scores, totals), Scored(batch, policy.detach(), reference)
 
     def next_batches(self) -> list[TrainBatch]:
         """The rank's micro-batches of the next global batch; all of them, on all ranks, have about as many tokens."""
@@ -149,12 +160,27 @@ class Trainer:
         pairs, retain, unique, sequences = sum_over_ranks(torch.tensor(local, device=self.world.device)).tolist()
         return Totals(pairs, retain), {"perf/unique_tokens_per_s": unique, "perf/tokens_per_s": sequences}
 
-    def _stop_if_not_finite(self, sums: Tensor) -> None:
-        if not math.isfinite(float(sums[0])):
+    def _check(self, scored: list[Scored], loss: float, norm: float | None, lr: float) -> None:
+        """Stops, or counts, a step of which no update came; UserError names its rows, on all ranks."""
+        bad_norm = norm is not None and not math.isfinite(norm) and not self.policy.scales_loss
+        if math.isfinite(loss) and not bad_norm:
+            return
+        train, step = self.config.train, self.step + 1
+        values = {"loss": loss, "grad_norm": norm, "lr": lr}
+        what = diagnose(Path(self.config.run_dir), step, scored, self.config.objective, self.world, values)
+        if train.on_nonfinite == "stop":
             raise UserError(
-                f"the loss of step {self.step + 1} is not finite; nothing was updated. Lower train.lr, or look at "
-                "the rows of this step; checkpoints up to here are intact"
+                f"{what}; nothing was updated. Look at these rows, lower train.lr, or set train.on_nonfinite=skip; "
+                "the last checkpoint is intact"
             )
+        self.skipped += 1
+        if self.skipped > train.max_skips:
+            raise UserError(
+                f"{what}; nothing was updated, and train.max_skips = {train.max_skips} steps were skipped before. "
+                "Lower train.lr, or raise the limit; the last checkpoint is intact"
+            )
+        if self.world.is_main:
+            log.warning("%s: skipped, %d of at most %d", what, self.skipped, train.max_skips)
 
     def _metrics(
         self, sums: Tensor, tokens: dict[str, float], norm: float | None, lr: float, seconds: float
@@ -165,6 +191,7 @@ class Trainer:
         return values | {
             "train/grad_norm": norm,
             "train/lr": lr,
+            "train/skipped": self.skipped,
             "train/epoch": seen / self.rows_per_epoch,
             "data/forget_seen": seen,
             "perf/step_s": seconds,
@@ -183,7 +210,8 @@ class Trainer:
                 self.side_files(folder)
 
         folder = Path(self.config.run_dir) / "checkpoints"
-        state = {"step": self.step, "evaluated": self.evaluated, "data": self.stream.state_dict()}
+        counts = {"step": self.step, "evaluated": self.evaluated, "skipped": self.skipped}
+        state = counts | {"data": self.stream.state_dict()}
         checkpoints.save(folder, self.step, write, state, self.world, self.config.checkpoints.keep)
         self.saved = self.step
 
@@ -193,7 +221,7 @@ class Trainer:
         if self.refresher is not None:
             self.refresher.load(checkpoint)
         self.step = self.saved = state["step"]
-        self.evaluated = state["evaluated"]
+        self.evaluated, self.skipped = state["evaluated"], state["skipped"]
         self.stream.load_state_dict(state["data"])
 
 

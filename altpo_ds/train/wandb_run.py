@@ -9,10 +9,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from altpo_ds.config.errors import UserError
+from altpo_ds.config.errors import PREEMPTED, UserError
 from altpo_ds.config.files import write_whole
 from altpo_ds.config.schema import RunConfig
-from altpo_ds.train.tracking import METRICS, PREEMPTED, Rows, Values, read_metrics
+from altpo_ds.train.tracking import METRICS, Rows, Values, read_metrics
 
 log = logging.getLogger(__name__)
 
@@ -97,6 +97,7 @@ def sync(run_dir: Path) -> None:
 def _start(config: RunConfig, folder: Path) -> Any:
     """The run's W&B run, new or continued; offline where there is no key or no network."""
     os.environ.setdefault("WANDB_ERROR_REPORTING", "false")  # W&B's own crash reports
+    os.environ.setdefault("WANDB_FINISH_TIMEOUT", "60")  # seconds for the last upload; `altpo-ds sync` sends the rest
     import wandb
 
     wandb.setup(wandb.Settings(silent=True))

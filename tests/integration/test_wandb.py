@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
+from altpo_ds.config.errors import PREEMPTED
 from altpo_ds.config.schema import ModelConfig, RunConfig, TrackingConfig
-from altpo_ds.train.tracking import PREEMPTED, Tracker
+from altpo_ds.train.tracking import Tracker
 from altpo_ds.train.wandb_run import RUN_ID
 from tests.conftest import ROOT
 from tests.integration.wandb_stub import KEY, WandbStub
