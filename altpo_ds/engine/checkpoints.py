@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.engine import roll_call
 from altpo_ds.engine.distributed import World, gather_objects, together
 
 MANIFEST = "manifest.json"
@@ -46,6 +47,8 @@ def save(
             if world.is_main:
                 (aside / "state.json").write_text(json.dumps(state | {"world_size": world.size}))
         except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
+            if roll_call.is_broken(error):
+                raise
             raise UserError(f"cannot write checkpoint '{final}': {error}; the previous one is intact") from error
     described = _describe(aside, world)
     if world.is_main:

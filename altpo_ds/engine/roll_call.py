@@ -97,9 +97,14 @@ def at_step(step: int) -> None:
         _roll_call.step = step
 
 
+def is_broken(error: Exception) -> bool:
+    """Whether an error is that of a collective which broke, or took longer than engine.timeout."""
+    return isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and bool(BROKEN.search(str(error))))
+
+
 def explain(error: RuntimeError) -> bool:
-    """Says which rank is lost; False where the error is no broken or overdue collective."""
-    if _roll_call is None or not (isinstance(error, dist.DistError) or BROKEN.search(str(error))):
+    """Says which rank is lost; False where the error is another one."""
+    if _roll_call is None or not is_broken(error):
         return False
     _roll_call.explain()
     return True

@@ -18,7 +18,7 @@ TIMEOUT = 10
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("number", "rank", "within"), [(signal.SIGKILL, 0, 8), (signal.SIGSTOP, 1, TIMEOUT + 8)], ids=["killed", "hanging"]
+    ("number", "rank", "within"), [(signal.SIGKILL, 0, 8), (signal.SIGSTOP, 1, TIMEOUT + 10)], ids=["killed", "hanging"]
 )
 def test_the_other_rank_ends_and_names_it(
     tiny: Tiny, tmp_path: Path, number: signal.Signals, rank: int, within: float
