@@ -7,7 +7,9 @@ from pydantic import Field
 from altpo_ds.config.section import (
     Count,
     ModelPath,
+    Natural,
     PerturbedSource,
+    RetainSource,
     Section,
     Source,
 )
@@ -24,7 +26,36 @@ class ClassifierConfig(Section):
     max_tokens: Count = Field(default=256, description="a longer text is cut for the classifier")
 
 
-Suite = Literal["tofu", "quality", "privacy", "distribution"]
+class MuseConfig(Section):
+    """Rows of MUSE's shape: question and answer for knowledge, prompt and continuation for verbatim, documents."""
+
+    forget_verbatim: Source | None = Field(default=None, description="columns: question the prompt, answer the rest")
+    retain_verbatim: Source | None = None
+    forget_knowledge: Source | None = None
+    retain_knowledge: Source | None = None
+    forget_few_shot: Source | None = Field(default=None, description="answered questions shown before each question")
+    retain_few_shot: Source | None = None
+    forget_documents: RetainSource | None = Field(default=None, description="for privleak; name the column `text`")
+    holdout_documents: RetainSource | None = None
+    verbatim_tokens: Count = Field(default=128, description="tokens of a continuation")
+    knowledge_tokens: Count = Field(default=32, description="tokens of an answer")
+    document_tokens: Count = Field(default=2048, description="tokens of a document; the rest of it is left out")
+
+
+class HarnessConfig(Section):
+    """Tasks of lm-evaluation-harness (extra `harness`)."""
+
+    tasks: list[str] = Field(default=[], description="names of tasks or groups")
+    include_path: str | None = Field(default=None, description="folder with task files of your own")
+    few_shot: Natural | None = Field(default=None, description="examples in a prompt; none: the task's own number")
+    limit: Count | None = Field(default=None, description="rows of a task; none: all")
+    batch_size: Count = 8
+
+
+Suite = Literal["tofu", "quality", "privacy", "distribution", "muse", "harness"]
+
+OWN_ROWS = {"muse", "harness"}
+"""Suites that take no rows from evaluate.forget, evaluate.retain, ..."""
 
 
 class EvaluateConfig(Section):
@@ -44,3 +75,5 @@ class EvaluateConfig(Section):
     batch_tokens: Count = Field(default=8192, description="tokens of a rank in one pass")
     samples: Count = Field(default=5, description="sampled answers to a question, beside the greedy one")
     classifier: ClassifierConfig = ClassifierConfig()
+    muse: MuseConfig = MuseConfig()
+    harness: HarnessConfig = HarnessConfig()

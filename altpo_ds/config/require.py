@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.evaluation import OWN_ROWS
 from altpo_ds.config.schema import RunConfig
+from altpo_ds.config.section import Source
 
 
 def require_unlearn(config: RunConfig) -> None:
@@ -44,7 +46,18 @@ def require_alternates(config: RunConfig) -> None:
 
 
 def require_evaluate(config: RunConfig) -> None:
-    _require(config.evaluate.forget, "evaluate.forget", "evaluate", "the forget rows with perturbed answers")
+    """What each suite cannot do without."""
+    evaluate = config.evaluate
+    if set(evaluate.suite) - OWN_ROWS:
+        _require(evaluate.forget, "evaluate.forget", "evaluate", "the forget rows with perturbed answers")
+    if "muse" in evaluate.suite and not any(isinstance(source, Source) for _, source in evaluate.muse):
+        raise UserError(
+            "evaluate.muse: no rows; the suite muse needs them: set --evaluate.muse.forget_verbatim.path=FILE"
+        )
+    if "harness" in evaluate.suite and not evaluate.harness.tasks:
+        raise UserError(
+            "evaluate.harness.tasks: empty; the suite harness needs names: set --evaluate.harness.tasks=[mmlu]"
+        )
 
 
 def check_model_path(path: str) -> None:

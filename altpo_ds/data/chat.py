@@ -20,7 +20,7 @@ class ChatTokenizer:
     def prompt(self, question: str) -> list[int]:
         """Ids up to where the response begins."""
         if not self.tokenizer.chat_template:
-            return self._strip_eos(self._encode(f"Question: {question}\nAnswer: ", bos=True))
+            return self.plain(f"Question: {question}\nAnswer: ")
         return self._encode(self._render(question))
 
     def response(self, question: str | None, answer: str) -> list[int]:
@@ -35,9 +35,13 @@ class ChatTokenizer:
             response = self._encode(whole[len(prompt) :] if whole.startswith(prompt) else answer)
         return self._end_of_turn(response)
 
+    def plain(self, text: str) -> list[int]:
+        """Ids of a text without any template, to be continued: with BOS where the tokenizer has one, without EOS."""
+        return self._strip_eos(self._encode(text, bos=True))
+
     def document(self, text: str) -> tuple[list[int], list[int]]:
         """A plain document as prompt (BOS, or else its first token) and response (the rest and EOS)."""
-        ids = self._strip_eos(self._encode(text, bos=True))
+        ids = self.plain(text)
         return ids[:1], [*ids[1:], self._eos()]
 
     def _end_of_turn(self, response: list[int]) -> list[int]:

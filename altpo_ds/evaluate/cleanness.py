@@ -9,8 +9,8 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.evaluation import ClassifierConfig
+from altpo_ds.config.require import check_model_path
 from altpo_ds.engine.distributed import World, broadcast_object, together
-from altpo_ds.engine.models import check_model_path
 from altpo_ds.engine.scoring import shared_out
 from altpo_ds.evaluate import embedded
 

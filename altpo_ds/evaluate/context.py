@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+from altpo_ds.config.errors import UserError
 from altpo_ds.config.evaluation import EvaluateConfig
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.chat import ChatTokenizer
@@ -104,6 +105,7 @@ class Context:
     ) -> list[list[list[int]]]:
         """Token ids of the responses to each prompt, one for each of its seeds; greedy ones need none."""
         scorer = (engine or self.engine).scorer
+        self._check_room(prompts, sampling)
         batch_size = max(1, self.settings.batch_tokens // self.settings.max_length // sampling.samples)
         pairs = list(zip(prompts, seeds or [[0] * sampling.samples] * len(prompts), strict=True))
 
@@ -112,6 +114,17 @@ class Context:
             return generate(scorer, self.chat.tokenizer, own, sampling, self.world, batch_size, own_seeds)
 
         return shared_out(pairs, lambda pair: len(pair[0]), work, self.world)
+
+    def _check_room(self, prompts: Sequence[Sequence[int]], sampling: Sampling) -> None:
+        """UserError where a prompt and its answer exceed the model's positions, beyond which it knows no order."""
+        longest = getattr(self.engine.scorer.model.config.get_text_config(), "max_position_embeddings", None)
+        for prompt in prompts:
+            if longest is not None and len(prompt) + sampling.limit(prompt) > longest:
+                start = " ".join(self.text(prompt[:40]).split())[:60]
+                raise UserError(
+                    f"a prompt of {len(prompt)} tokens ('{start}...') and {sampling.limit(prompt)} more exceed the "
+                    f"model's {longest} positions: shorten the row, its few-shot examples, or the limit of new tokens"
+                )
 
 
 def by_split(examples: Sequence[Example], values: Sequence[Any]) -> dict[str, list[Any]]:

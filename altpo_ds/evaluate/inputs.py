@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from altpo_ds.config.errors import UserError
-from altpo_ds.config.evaluation import EvaluateConfig
+from altpo_ds.config.evaluation import OWN_ROWS, EvaluateConfig
 from altpo_ds.config.section import PerturbedSource, Source
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.rows import PerturbedRow, paraphrased_questions, parse_perturbed, parse_qa, parsed
@@ -43,7 +43,7 @@ def read_examples(config: EvaluateConfig, chat: ChatTokenizer) -> list[Example]:
     if config.holdout is not None and "privacy" in config.suite:
         rows = _rows(config.holdout, _parse_plain, limit)
         examples += [_example(HOLDOUT, number, row, chat, True) for number, row in enumerate(rows)]
-    if not examples:
+    if not examples and set(config.suite) - OWN_ROWS:
         raise UserError("no evaluation rows; name them in evaluate.forget, evaluate.retain, ...")
     return examples
 

@@ -79,6 +79,11 @@ def rouge_l_recall(prediction: str, reference: str) -> float:
     return float(_rouge().score(target=reference, prediction=prediction)["rougeL"].recall)
 
 
+def rouge_l_f1(prediction: str, reference: str) -> float:
+    """F1 of the longest common subsequence over the words of both; 0 if either has none."""
+    return float(_rouge().score(target=reference, prediction=prediction)["rougeL"].fmeasure)
+
+
 def model_utility(nine_values: Sequence[float]) -> float:
     """Harmonic mean of probability, ROUGE-L and truth ratio of the three utility splits; 0 if any is 0."""
     values = finite(nine_values, "model utility")

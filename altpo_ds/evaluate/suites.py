@@ -4,7 +4,9 @@ from collections.abc import Callable
 
 from altpo_ds.evaluate.context import Context
 from altpo_ds.evaluate.distribution import distribution
+from altpo_ds.evaluate.harness import harness
 from altpo_ds.evaluate.metrics import rouge_l_recall, tofu_metrics, tofu_notes, tofu_reasons, truth_ratio
+from altpo_ds.evaluate.muse import muse
 from altpo_ds.evaluate.privacy import privacy
 from altpo_ds.evaluate.quality import quality
 from altpo_ds.evaluate.result import Result
@@ -29,7 +31,14 @@ def tofu(context: Context) -> Result:
     return result
 
 
-SUITES: dict[str, Suite] = {"tofu": tofu, "quality": quality, "privacy": privacy, "distribution": distribution}
+SUITES: dict[str, Suite] = {
+    "tofu": tofu,
+    "quality": quality,
+    "privacy": privacy,
+    "distribution": distribution,
+    "muse": muse,
+    "harness": harness,
+}
 
 
 def run_suites(context: Context) -> Result:
