@@ -48,7 +48,7 @@ def preflight(config: RunConfig, verb: str) -> None:
 
 
 def _check_evaluation(config: RunConfig) -> None:
-    for _, value in config.evaluate:
+    for _, value in (*config.evaluate, *config.evaluate.muse):
         if isinstance(value, Source):
             files(value)
     retain = config.evaluate.retain_reference
