@@ -41,7 +41,7 @@ def start(timeout: float) -> World:
     `timeout` in seconds bounds every collective.
     """
     has_gpu = torch.cuda.is_available()
-    kernels.use_own_folder()
+    kernels.use_own_tools()
     if not has_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     if "RANK" not in os.environ:

@@ -12,10 +12,12 @@ from typing import Any
 log = logging.getLogger(__name__)
 
 
-def use_own_folder() -> None:
+def use_own_tools() -> None:
     """Kernels are built for one environment: in a shared folder two of them would rebuild each other's."""
-    # ninja, which builds them, lies beside the interpreter that runs us
-    os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+    # ninja, which builds them, lies beside the interpreter that runs us; another version of it would build anew
+    own, path = str(Path(sys.executable).parent), os.environ.get("PATH", "")
+    if path.split(os.pathsep)[0] != own:
+        os.environ["PATH"] = f"{own}{os.pathsep}{path}"
     if os.access(sys.prefix, os.W_OK):
         os.environ.setdefault("TORCH_EXTENSIONS_DIR", str(Path(sys.prefix) / "torch_extensions"))
 
@@ -44,6 +46,7 @@ def build(name: str) -> str | None:
     """
     from deepspeed.accelerator import get_accelerator
 
+    use_own_tools()
     accelerator: Any = get_accelerator()
     try:
         with alone():
