@@ -45,12 +45,12 @@ def diagnose(
     if world.is_main:
         content = _plain({"step": step, **values, "ranks": ranks})
         write_whole(file, json.dumps(content, indent=1, ensure_ascii=False, allow_nan=False))
-    bad = [(rank["rank"], row) for rank in ranks for row in rank["rows"] if not _finite(row)]
-    if not bad:
-        return f"the gradient of step {step} is not finite, though the log-probabilities of all rows are ({file})"
-    places = list(dict.fromkeys(f"{row['file']} row {row['row']} on rank {rank}" for rank, row in bad))
+    every = [(rank["rank"], row) for rank in ranks for row in rank["rows"]]
+    bad = [(rank, row) for rank, row in every if not _finite(row)]
+    what = "loss" if bad else "gradient"  # which all rows of the step make together
+    places = list(dict.fromkeys(f"{row['file']} row {row['row']} on rank {rank}" for rank, row in bad or every))
     more = f" and {len(places) - NAMED} more" if len(places) > NAMED else ""
-    return f"the loss of step {step} is not finite: {', '.join(places[:NAMED])}{more} ({file})"
+    return f"the {what} of step {step} is not finite: {', '.join(places[:NAMED])}{more} ({file})"
 
 
 def _rows(scored: Scored, objective: ObjectiveConfig) -> Iterator[dict[str, Any]]:

@@ -1,17 +1,21 @@
 """What the real W&B client sends of a run: all of it that the run names, and nothing else."""
 
+import contextlib
 import os
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from altpo_ds.config.errors import PREEMPTED
 from altpo_ds.config.schema import ModelConfig, RunConfig, TrackingConfig
-from altpo_ds.train.tracking import Tracker
+from altpo_ds.train.tracking import METRICS, Tracker, read_metrics
 from altpo_ds.train.wandb_run import RUN_ID
 from tests.conftest import ROOT
 from tests.integration.wandb_stub import KEY, WandbStub
@@ -112,3 +116,33 @@ def test_an_offline_run_is_synced(server: WandbStub, tmp_path: Path, monkeypatch
     done = subprocess.run(entry, capture_output=True, text=True, cwd=ROOT, timeout=60)
     assert done.returncode == 2
     assert "nothing to send" in done.stderr
+
+
+@pytest.mark.parametrize("how", ["silent", "killed"])
+def test_wandb_lost_in_the_middle(
+    server: WandbStub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, how: str
+) -> None:
+    """The server answers no more, or the client's own process is gone: the run goes on, and ends in bounded time."""
+    import wandb
+
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
+    tracker = Tracker(RunConfig(run_dir=str(tmp_path), model=ModelConfig(path="m")), 0)
+    tracker.log(1, {"train/loss": 1.0})
+    over = threading.Event()
+    begun = time.monotonic()
+    if how == "silent":
+        monkeypatch.setattr(server, "answer", lambda *_: over.wait())
+    else:
+        [service] = [child for child in psutil.Process().children(recursive=True) if "wandb-core" in child.name()]
+        service.kill()
+        service.wait()
+    for step in range(2, 50):
+        tracker.log(step, {"train/loss": 1.0})
+    assert time.monotonic() - begun < 5
+    tracker.close(0)
+    assert time.monotonic() - begun < 20
+    over.set()
+    with contextlib.suppress(Exception):  # the client's own farewell to a process that was killed
+        wandb.teardown()
+    assert [line["step"] for line in read_metrics(tmp_path / METRICS)] == list(range(1, 50))
+    assert caplog.text.count("is lost") == (how == "killed")
