@@ -6,8 +6,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from altpo_ds.alternates.local import LocalSampler
 from altpo_ds.alternates.prompts import load_prompt
 from altpo_ds.alternates.question import Question
@@ -15,9 +13,11 @@ from altpo_ds.alternates.rounds import draw_once, sample_rounds
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import Item, draw_seed
+from altpo_ds.engine import trust
 from altpo_ds.engine.average import MovingAverage
 from altpo_ds.engine.distributed import World, gather_objects
 from altpo_ds.engine.generation import generator
+from altpo_ds.engine.parts import Put
 from altpo_ds.engine.zero import PolicyEngine
 
 
@@ -99,13 +99,13 @@ class Refresher:
             sample_rounds(questions, self.prompt, self.settings, seed, sampler, draw_once(sampler))
         return [(question.question, question.alternates) for question in questions]
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, put: Put) -> None:
         """Into a checkpoint, each rank its own file."""
         average = self.average.state_dict() if self.average is not None else {}
-        torch.save(self.buffer.state_dict() | {"seen": self._seen} | average, self._file(folder))
+        put(self.buffer.state_dict() | {"seen": self._seen} | average, self._file(folder))
 
     def load(self, folder: Path) -> None:
-        state = torch.load(self._file(folder), weights_only=True)
+        state = trust.load(self._file(folder))
         self.buffer.load_state_dict(state)
         self._seen = state["seen"]
         if self.average is not None:

@@ -99,6 +99,9 @@ class TrainConfig(Section):
 class CheckpointsConfig(Section):
     every: Natural = Field(default=0, description="optimizer steps between checkpoints; 0: only the last step")
     keep: Count = Field(default=2, description="checkpoints kept, the newest ones")
+    asynchronous: bool = Field(
+        default=False, description="copy the state to host memory and write it while training goes on"
+    )
 
 
 class EngineConfig(Section):

@@ -1,133 +1,208 @@
 """Checkpoints that are there wholly or not at all: written aside, described by a manifest, then renamed."""
 
-import hashlib
+import contextlib
 import json
-import os
-import random
+import logging
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.distributed as dist
-
 from altpo_ds.config.errors import UserError
-from altpo_ds.engine import roll_call
-from altpo_ds.engine.distributed import World, gather_objects, together
+from altpo_ds.config.files import make_folder, sync
+from altpo_ds.data.stream import draw_seed
+from altpo_ds.engine import manifest, trust
+from altpo_ds.engine.distributed import World, broadcast_object, gather_objects, together
+from altpo_ds.engine.manifest import Entry, Manifest
+from altpo_ds.engine.parts import Parts, Put
+from altpo_ds.engine.rng import rng_state, seed_all, set_rng_state
 
-MANIFEST = "manifest.json"
+log = logging.getLogger(__name__)
+
+STATE = "state.json"
+
+
+class Saver:
+    """Writes a run's checkpoints and keeps the newest `keep`. All ranks call its methods together.
+
+    A checkpoint is complete when `save` returns; or, with `wait=False`, its state is in host memory then, a thread
+    writes it while training goes on, and `advance` completes it at the first step at which all ranks have written.
+    """
+
+    def __init__(self, folder: Path, keep: int, world: World) -> None:
+        self.folder, self.keep, self.world = folder, keep, world
+        self._step = 0
+        self._parts: Parts | None = None
+
+    def save(self, step: int, write: Callable[[Path, Put], None], state: dict[str, Any], *, wait: bool = True) -> None:
+        """Writes checkpoint `step`: `write` puts what is each rank's own, `state` is the same on all and small.
+
+        UserError where it cannot be written; the checkpoint before it is intact then.
+        """
+        self.finish()
+        self._step = step
+        with self._writing():
+            if self.world.is_main:
+                make_folder(self.folder)
+                sync(self.folder.parent)
+                _remove_hidden(self.folder)
+                self._aside.mkdir()
+        self._parts = parts = Parts(at_once=wait)
+        try:
+            write(self._aside, parts.put)
+            parts.put(rng_state(), self._aside / f"rng-{self.world.rank}.pt")
+            if self.world.is_main:
+                (self._aside / STATE).write_text(json.dumps(state))
+        except OSError as error:
+            parts.failure = error
+        parts.start()
+        if wait:
+            self.finish()
+
+    def advance(self) -> None:
+        """Completes the checkpoint that is being written, once every rank has written its part."""
+        if self._parts is not None and all(gather_objects(self._parts.written)):
+            self.finish()
+
+    def finish(self) -> None:
+        """Completes the checkpoint that is being written, if any."""
+        parts, self._parts = self._parts, None
+        if parts is None:
+            return
+        try:
+            with self._writing():
+                described = parts.wait()
+            files = self._describe_rest(described)
+            with self._writing():
+                if self.world.is_main:
+                    self._complete(Manifest(step=self._step, files=files))
+        except UserError:
+            if self.world.is_main:
+                shutil.rmtree(self._aside, ignore_errors=True)
+            raise
+
+    @property
+    def _aside(self) -> Path:
+        return self.folder / f".step-{self._step}.partial"
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        """On all ranks: what one cannot write stops all."""
+        with together():
+            try:
+                yield
+            except (OSError, RuntimeError) as error:
+                final = self.folder / f"step-{self._step}"
+                raise UserError(f"cannot write checkpoint '{final}': {error}; the previous one is intact") from error
+
+    def _describe_rest(self, described: dict[Path, Entry]) -> dict[str, Entry]:
+        """Entries of all files: the threads' own, and the others, whose hashing the ranks share out."""
+        entries = {
+            str(file.relative_to(self._aside)): entry
+            for part in gather_objects(described)
+            for file, entry in part.items()
+        }
+        names = broadcast_object(_files(self._aside) if self.world.is_main else [])
+        rest = [name for name in names if name not in entries]
+        with self._writing():
+            mine = {name: manifest.describe(self._aside / name) for name in rest[self.world.rank :: self.world.size]}
+        for part in gather_objects(mine):
+            entries |= part
+        return dict(sorted(entries.items()))
+
+    def _complete(self, written: Manifest) -> None:
+        """Gives the checkpoint its name. Older ones go only after it is complete and reads back as it was written."""
+        final = self.folder / f"step-{self._step}"
+        manifest.write(self._aside, written)
+        if final.exists():  # damaged, or of a future that the run has left for an older checkpoint
+            _hide(final)
+        self._aside.rename(final)
+        sync(self.folder)
+        if not manifest.as_written(final, written):
+            raise UserError(f"checkpoint '{final}' does not read back as it was written; the older ones are kept")
+        past = [path for step, path in _numbered(self.folder) if step <= self._step]
+        for _, path in _numbered(self.folder):
+            if path not in past[-self.keep :]:
+                _hide(path)
+        _remove_hidden(self.folder)
 
 
 def complete(folder: Path) -> list[Path]:
     """Checkpoints under `folder` that have a manifest, oldest first."""
-    found = [(int(m[1]), path) for path in folder.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", path.name))]
-    return [path for _, path in sorted(found) if (path / MANIFEST).is_file()]
+    return [path for _, path in _numbered(folder) if (path / manifest.NAME).is_file()]
 
 
-def save(
-    folder: Path, step: int, write: Callable[[Path], None], state: dict[str, Any], world: World, keep: int
-) -> Path:
-    """Writes checkpoint `step`: `write` puts the engine's shards, `state` is the trainer's and the data's.
+def newest_usable(folder: Path, world: World) -> Path | None:
+    """The newest checkpoint whose files are all as they were written; None where there never was a checkpoint.
 
-    All ranks call it together. Older checkpoints beyond `keep` go once this one is complete.
+    All ranks call it together and share the reading. A damaged one is named, and the one before it taken; UserError
+    where none is left. A step-N folder gets its name with a manifest in it, so that one without has lost it.
     """
-    final, aside = folder / f"step-{step}", folder / f".step-{step}.partial"
-    if world.is_main:
-        for stale in folder.glob(".step-*.partial"):
-            shutil.rmtree(stale)
-        aside.mkdir(parents=True)
-    dist.barrier()
-    with together():
-        try:
-            write(aside)
-            torch.save(_rng_state(), aside / f"rng-{world.rank}.pt")
-            if world.is_main:
-                (aside / "state.json").write_text(json.dumps(state | {"world_size": world.size}))
-        except (OSError, RuntimeError) as error:  # torch.save turns a full disk into a RuntimeError
-            if roll_call.is_broken(error):
-                raise
-            raise UserError(f"cannot write checkpoint '{final}': {error}; the previous one is intact") from error
-    described = _describe(aside, world)
-    if world.is_main:
-        _write_synced(aside / MANIFEST, json.dumps({"step": step, "files": described}, indent=1))
-        if final.exists():
-            shutil.rmtree(final)
-        aside.rename(final)
-        _sync_folder(folder)
-        for old in complete(folder)[:-keep]:
-            shutil.rmtree(old)
-    dist.barrier()
-    return final
-
-
-def load(checkpoint: Path, read: Callable[[Path], None], world: World) -> dict[str, Any]:
-    """Checks every file against the manifest, restores the engine and the RNG states, returns the saved state."""
-    manifest = json.loads((checkpoint / MANIFEST).read_text())["files"]
-    with together():
-        for name in sorted(manifest)[world.rank :: world.size]:
-            _verify(checkpoint / name, manifest[name])
-    state = json.loads((checkpoint / "state.json").read_text())
-    if state["world_size"] != world.size:
+    found = broadcast_object([path for _, path in _numbered(folder)] if world.is_main else [])
+    for path in reversed(found):
+        damaged = damage(path, world)
+        if damaged is None:
+            return path
+        if world.is_main:
+            log.warning("checkpoint file %s; looking for an older checkpoint", damaged)
+    if found:
         raise UserError(
-            f"checkpoint '{checkpoint}' was written by {state['world_size']} ranks, this run has {world.size}; "
-            f"start {state['world_size']} ranks, or give another run_dir"
+            f"none of the {len(found)} checkpoints in '{folder}' can be used; restore one, or give another run_dir "
+            "for a fresh start"
         )
-    read(checkpoint)
-    _set_rng_state(torch.load(checkpoint / f"rng-{world.rank}.pt", weights_only=False))
+    return None
+
+
+def damage(checkpoint: Path, world: World) -> str | None:
+    """What is wrong with a checkpoint, the same on every rank: the ranks share the reading. None: nothing."""
+    found = gather_objects(manifest.damage(checkpoint, world.rank, world.size))
+    return next((problem for problem in found if problem is not None), None)
+
+
+def load(checkpoint: Path, read: Callable[[Path, dict[str, Any]], None], world: World) -> dict[str, Any]:
+    """Restores the engine, by `read` (which also gets the layout that was saved), and the random number generators
+    from a checkpoint that is not damaged; returns the saved state.
+
+    On another number of ranks the generators begin anew, as a function of seed, step and rank. UserError for a file
+    that holds more than data.
+    """
+    with together():
+        state = _read_state(checkpoint)
+        trust.refuse_code(checkpoint, world.rank, world.size)
+    with trust.restricted():
+        read(checkpoint, state["layout"])
+    if state["layout"]["ranks"] == world.size:
+        set_rng_state(trust.load(checkpoint / f"rng-{world.rank}.pt"))
+    else:
+        seed_all(draw_seed(state["seed"], "resumed", state["step"], world.rank))
     return state
 
 
-def _describe(folder: Path, world: World) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file, the hashing shared out over the ranks; files are on disk before it returns."""
-    dist.barrier()
-    names = sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
-    mine: dict[str, dict[str, Any]] = {}
-    for name in names[world.rank :: world.size]:
-        with (folder / name).open("rb") as stream:
-            os.fsync(stream.fileno())
-            mine[name] = {"size": (folder / name).stat().st_size, "sha256": _sha256(folder / name)}
-    parts = gather_objects(mine)
-    return dict(sorted(item for part in parts for item in part.items()))
+def _read_state(checkpoint: Path) -> dict[str, Any]:
+    try:
+        state = json.loads((checkpoint / STATE).read_text())
+        _ = state["step"], state["seed"], state["data"], state["layout"]["ranks"]
+        return state
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"'{checkpoint / STATE}' cannot be read ({error!r}); use another checkpoint") from error
 
 
-def _verify(file: Path, expected: dict[str, Any]) -> None:
-    if not file.is_file():
-        raise UserError(f"checkpoint file '{file}' is missing; resume from an older one with --resume PATH")
-    if file.stat().st_size != expected["size"] or _sha256(file) != expected["sha256"]:
-        raise UserError(f"checkpoint file '{file}' is damaged; resume from an older one with --resume PATH")
+def _numbered(folder: Path) -> list[tuple[int, Path]]:
+    """The step-N folders with their N, oldest first."""
+    return sorted((int(m[1]), path) for path in folder.glob("step-*") if (m := re.fullmatch(r"step-(\d+)", path.name)))
 
 
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
+def _files(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file())
 
 
-def _write_synced(file: Path, text: str) -> None:
-    with file.open("w") as stream:
-        stream.write(text)
-        stream.flush()
-        os.fsync(stream.fileno())
+def _hide(checkpoint: Path) -> None:
+    """Takes a checkpoint away in one move; deleting takes several, between which it would be a damaged one."""
+    checkpoint.rename(checkpoint.with_name(f".{checkpoint.name}.old"))
 
 
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    os.fsync(descriptor)
-    os.close(descriptor)
-
-
-def _rng_state() -> dict[str, Any]:
-    state = {"torch": torch.get_rng_state(), "numpy": np.random.get_state(), "python": random.getstate()}
-    if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
-    return state
-
-
-def _set_rng_state(state: dict[str, Any]) -> None:
-    torch.set_rng_state(state["torch"])
-    np.random.set_state(state["numpy"])
-    random.setstate(state["python"])
-    if "cuda" in state and torch.cuda.is_available():
-        torch.cuda.set_rng_state(state["cuda"])
+def _remove_hidden(folder: Path) -> None:
+    """Deletes what is hidden, also what a crash left."""
+    for stale in folder.glob(".step-*"):
+        shutil.rmtree(stale)

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.files import make_folder, unwritable
-from altpo_ds.engine import checkpoints
+from altpo_ds.engine import checkpoints, manifest, trust
 
 PREFIX = "model."  # the scorer's name for the model that it wraps
 SIDE_FILES = "hf"  # folder of a checkpoint with the model's configuration and tokenizer
@@ -21,7 +21,7 @@ SIDE_FILES = "hf"  # folder of a checkpoint with the model's configuration and t
 
 def newest(run_dir: Path) -> Path:
     """The newest complete checkpoint of a run directory, or the checkpoint that the path itself names."""
-    if (run_dir / checkpoints.MANIFEST).is_file():
+    if (run_dir / manifest.NAME).is_file():
         return run_dir
     found = checkpoints.complete(run_dir / "checkpoints")
     if not found:
@@ -32,10 +32,14 @@ def newest(run_dir: Path) -> Path:
 def export(checkpoint: Path, to: Path, max_shard_size: str = "5GB") -> Path:
     """Writes `to` as safetensors with configuration and tokenizer, in the dtype that the model trained in.
 
-    Weights are the optimizer's float32 master copies. Raises UserError where `to` exists.
+    Weights are the optimizer's float32 master copies. Raises UserError where `to` exists, and for a checkpoint that is
+    damaged or holds more than data.
     """
     if to.exists():
         raise UserError(f"'{to}' exists already; give a new directory")
+    if damaged := manifest.damage(checkpoint):
+        raise UserError(f"checkpoint file {damaged}; export an older checkpoint by its path")
+    trust.refuse_code(checkpoint)
     aside = to.with_name(f".{to.name}.partial")
     shutil.rmtree(aside, ignore_errors=True)
     try:
@@ -54,14 +58,15 @@ def export(checkpoint: Path, to: Path, max_shard_size: str = "5GB") -> Path:
 
 def _state_dict(checkpoint: Path, config: dict[str, Any]) -> dict[str, Any]:
     """Name to tensor, or to DeepSpeed's lazy stand-in for one that lies in several shards."""
-    with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+    silence = io.StringIO()
+    with contextlib.redirect_stdout(silence), contextlib.redirect_stderr(silence), trust.restricted():
         if list((checkpoint / "zero").glob("*_optim_states.pt")):
             from deepspeed.utils.zero_to_fp32 import get_fp32_state_dict_from_zero_checkpoint
 
             state = get_fp32_state_dict_from_zero_checkpoint(str(checkpoint), "zero", lazy_mode=True) or {}
         else:  # stage 0 keeps the module whole
             file = checkpoint / "zero" / "mp_rank_00_model_states.pt"
-            state = torch.load(file, map_location="cpu", mmap=True, weights_only=False)["module"]
+            state = trust.load(file)["module"]
     tied = config.get("tie_word_embeddings")
     return {
         name.removeprefix(PREFIX): value

@@ -12,6 +12,7 @@ from altpo_ds.config.schema import TrainConfig
 from altpo_ds.data.trees import PackedTrees
 from altpo_ds.engine import kernels
 from altpo_ds.engine.distributed import World
+from altpo_ds.engine.parts import Put
 from altpo_ds.engine.scorer import SequenceScorer
 
 log = logging.getLogger(__name__)
@@ -25,8 +26,8 @@ class Engine(Protocol):
     def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
     def backward(self, loss: Tensor) -> None: ...
     def step(self) -> float | None: ...
-    def save(self, folder: Path) -> None: ...
-    def load(self, folder: Path) -> None: ...
+    def save(self, folder: Path, put: Put) -> None: ...
+    def load(self, folder: Path, layout: dict[str, Any]) -> None: ...
 
 
 class PolicyEngine:
@@ -39,8 +40,11 @@ class PolicyEngine:
         self.scorer = scorer
         # float16: DeepSpeed tries scales of the loss; that one is too large is no failure of the run.
         self.scales_loss: bool = deepspeed["fp16"]["enabled"]
+        self._zero = deepspeed.get("zero_optimization", {})
         optimizer = build_optimizer(scorer, train, deepspeed, world.device)
         self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
+        # DeepSpeed would copy scripts into every checkpoint; `altpo-ds export` does their work.
+        self.engine._copy_recovery_script = lambda save_path: None
 
     def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As SequenceScorer.forward."""
@@ -76,10 +80,19 @@ class PolicyEngine:
         """Learning rate of the next update."""
         return self.engine.optimizer.param_groups[0]["lr"]
 
-    def save(self, folder: Path) -> None:
+    @property
+    def layout(self) -> dict[str, Any]:
+        """How weights and optimizer states lie in a checkpoint; as JSON knows it."""
+        inner = getattr(self.engine.optimizer, "optimizer", self.engine.optimizer)
+        return {"ranks": self.world.size, "optimizer": type(inner).__name__, "zero": self._zero}
+
+    def save(self, folder: Path, put: Put) -> None:
+        """Puts this rank's shards. All ranks call it together."""
+        self.engine.checkpoint_engine.save = lambda state_dict, path: put(state_dict, Path(path))
         self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False)
 
-    def load(self, folder: Path) -> None:
+    def load(self, folder: Path, layout: dict[str, Any]) -> None:
+        """Continues from a checkpoint of that layout."""
         self.engine.load_checkpoint(str(folder), tag="zero")
 
 

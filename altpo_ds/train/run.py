@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 # What a resumed run may change: where it runs and what is watched, never what it learns.
 RESUMABLE = ("run_dir", "checkpoints", "tracking", "evaluate", "engine")
 RESUMABLE += ("train.log_every", "train.evaluate_every", "train.on_nonfinite", "train.max_skips")
+RESUMABLE += ("train.micro_batch_size", "train.gradient_accumulation_steps")  # how ranks share out a global batch
 
 
 def unlearn(config: RunConfig, resume: str = "auto") -> Path:
@@ -51,8 +52,8 @@ def _run(config: RunConfig, resume: str) -> Path:
     run_dir = Path(config.run_dir)
     with together():
         batch = batch_arithmetic(config.train, world.size)
-        checkpoint = _checkpoint(config, run_dir, resume)
         chat = ChatTokenizer(load_tokenizer(config.model.path), config.data.system_prompt)
+    checkpoint = _checkpoint(config, run_dir, resume, world)
     index, rows = _check_data(config, chat, world)
     per_epoch = rows.forget if index is not None else rows.retain
     steps = total_steps(per_epoch, batch, config.train)
@@ -83,6 +84,7 @@ def _run(config: RunConfig, resume: str) -> Path:
         world=world,
         report=monitor.report,
         evaluate=lambda step: monitor.evaluate(step, policy),
+        saver=checkpoints.Saver(run_dir / "checkpoints", config.checkpoints.keep, world),
         side_files=side_files,
         refresher=Refresher(config, chat, policy, world)
         if index is not None and config.alternates.refresh_every
@@ -103,22 +105,22 @@ def _run(config: RunConfig, resume: str) -> Path:
     return last
 
 
-def _checkpoint(config: RunConfig, run_dir: Path, resume: str) -> Path | None:
-    """Where the run continues; None for a new one. Refuses what would lose or mix runs."""
-    found = checkpoints.complete(run_dir / "checkpoints")
-    if resume == "never" and found:
-        raise UserError(f"'{run_dir}' holds checkpoints up to {found[-1].name}; give another run_dir for a fresh start")
-    if resume not in ("auto", "never"):
-        path = Path(resume)
-        if not (path / checkpoints.MANIFEST).is_file():
-            raise UserError(f"--resume {resume}: no complete checkpoint there (manifest.json is missing)")
-        found = [path]
-    if not found:
-        return None
-    before = run_dir / "config.yaml"
-    if before.is_file():
-        _refuse_changes(load_config(before), config, run_dir)
-    return found[-1]
+def _checkpoint(config: RunConfig, run_dir: Path, resume: str, world: World) -> Path | None:
+    """Where the run continues, the same on all ranks; None for a new one. Refuses what would lose or mix runs."""
+    with together():
+        found = checkpoints.complete(run_dir / "checkpoints")
+        if resume == "never" and found:
+            raise UserError(
+                f"'{run_dir}' holds checkpoints up to {found[-1].name}; give another run_dir for a fresh start"
+            )
+        before = run_dir / "config.yaml"
+        if (found or resume not in ("auto", "never")) and before.is_file():
+            _refuse_changes(load_config(before), config, run_dir)
+    if resume in ("auto", "never"):
+        return checkpoints.newest_usable(run_dir / "checkpoints", world)
+    if damaged := checkpoints.damage(Path(resume), world):
+        raise UserError(f"--resume {resume}: checkpoint file {damaged}; give an older one, or --resume auto")
+    return Path(resume)
 
 
 def _refuse_changes(old: RunConfig, new: RunConfig, run_dir: Path) -> None:

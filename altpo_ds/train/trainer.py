@@ -23,6 +23,7 @@ from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import TrainStream
 from altpo_ds.engine import checkpoints, preemption, roll_call
 from altpo_ds.engine.distributed import World, gather_objects, sum_over_ranks
+from altpo_ds.engine.parts import Put
 from altpo_ds.engine.zero import PolicyEngine
 from altpo_ds.objective.compose import SUMS, Scores, Totals, objective
 from altpo_ds.objective.log_probs import response_sums
@@ -49,12 +50,14 @@ class Trainer:
     world: World
     report: Report  # takes the metrics of a step, on rank 0
     evaluate: Callable[[int], None]
+    saver: checkpoints.Saver
     side_files: Callable[[Path], None]  # writes the model's configuration and tokenizer into a checkpoint
     refresher: Refresher | None = None  # fresh alternates from the policy while it trains
     step: int = 0
     evaluated: int | None = None  # last step that was evaluated
     saved: int = 0  # last step that needs no saving any more
     skipped: int = 0  # steps without an update
+    stalled: float = 0.0  # seconds that training stood still for checkpoints, not yet reported
 
     def train(self) -> None:
         """Trains to the last step, evaluating and saving on the way. Raises Stopped when a signal asks for it."""
@@ -66,14 +69,16 @@ class Trainer:
             roll_call.at_step(self.step + 1)
             metrics = self.train_step()
             self.step += 1
+            self._stall(self.saver.advance)
             if self.refresher is not None:
                 self.refresher.after_step(self.step)
             last = self.step == self.steps
             if self.step % self.config.train.log_every == 0 or last:
-                self.report(self.step, metrics)
+                self.report(self.step, metrics | {"perf/checkpoint_s": self.stalled})
+                self.stalled = 0.0
             self.evaluate_if_due()
             if last or (every and self.step % every == 0):
-                self.save()
+                self.save(wait=last or not self.config.checkpoints.asynchronous)
 
     def evaluate_if_due(self) -> None:
         """Evaluates; a signal ends that half-way, and the run evaluates this step when it continues."""
@@ -91,6 +96,7 @@ class Trainer:
         """Saves what is not saved yet, and raises Stopped."""
         if self.saved < self.step:
             self.save()
+        self.saver.finish()
         what = "preempted" if status == PREEMPTED else "interrupted"
         saved = f"at step {self.step}: checkpoint saved" if self.step else "before the first step"
         raise Stopped(f"{what} {saved}, start the same command again to continue", status)
@@ -199,21 +205,25 @@ class Trainer:
             "perf/peak_memory_gib": peak_memory_gib(self.world.device),
         }
 
-    def save(self) -> None:
-        """Writes a checkpoint of this step."""
+    def save(self, wait: bool = True) -> None:
+        """Writes a checkpoint of this step; it is complete when this returns, or without `wait` at a later step."""
 
-        def write(folder: Path) -> None:
-            self.policy.save(folder)
+        def write(folder: Path, put: Put) -> None:
+            self.policy.save(folder, put)
             if self.refresher is not None:
-                self.refresher.save(folder)
+                self.refresher.save(folder, put)
             if self.world.is_main:
                 self.side_files(folder)
 
-        folder = Path(self.config.run_dir) / "checkpoints"
         counts = {"step": self.step, "evaluated": self.evaluated, "skipped": self.skipped}
-        state = counts | {"data": self.stream.state_dict()}
-        checkpoints.save(folder, self.step, write, state, self.world, self.config.checkpoints.keep)
+        state = counts | {"seed": self.config.seed, "layout": self.policy.layout, "data": self.stream.state_dict()}
+        self._stall(lambda: self.saver.save(self.step, write, state, wait=wait))
         self.saved = self.step
+
+    def _stall(self, work: Callable[[], None]) -> None:
+        start = time.perf_counter()
+        work()
+        self.stalled += time.perf_counter() - start
 
     def load(self, checkpoint: Path) -> None:
         """Continues from a checkpoint: weights, optimizer, schedule, random states, position in the data."""

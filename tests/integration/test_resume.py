@@ -10,7 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from altpo_ds.data.chat import ChatTokenizer
-from altpo_ds.engine import checkpoints
+from altpo_ds.engine import manifest
 from tests.conftest import Command, Tiny, losses_of, metrics_of
 
 STEPS = 6
@@ -83,24 +83,9 @@ def test_resume_refuses_what_would_mix_runs(command: Command, tiny: Tiny, tmp_pa
     run_dir = tmp_path / "run"
     step = run_dir / "checkpoints" / "step-3"
     step.mkdir(parents=True)
-    (step / checkpoints.MANIFEST).write_text('{"files": {}}')
+    (step / manifest.NAME).write_text('{"files": {}}')
     (run_dir / "config.yaml").write_text("run_dir: x\nmodel: {path: elsewhere}\n")
     changed = command("unlearn", tiny.options(run_dir))
     assert changed.returncode == 2
     assert "was begun with" in changed.stderr
     assert "Traceback" not in changed.stderr
-
-
-def test_damaged_checkpoint_is_named(tmp_path: Path) -> None:
-    from altpo_ds.config.errors import UserError
-
-    file = tmp_path / "shard.pt"
-    file.write_bytes(b"1234")
-    expected = {"size": 4, "sha256": checkpoints._sha256(file)}
-    checkpoints._verify(file, expected)
-    file.write_bytes(b"1235")
-    with pytest.raises(UserError, match=r"shard\.pt' is damaged"):
-        checkpoints._verify(file, expected)
-    file.unlink()
-    with pytest.raises(UserError, match="is missing"):
-        checkpoints._verify(file, expected)
