@@ -104,12 +104,21 @@ class Refresher:
         average = self.average.state_dict() if self.average is not None else {}
         put(self.buffer.state_dict() | {"seen": self._seen} | average, self._file(folder))
 
-    def load(self, folder: Path) -> None:
-        state = trust.load(self._file(folder))
+    def load(self, folder: Path, same_layout: bool) -> None:
+        """From a checkpoint; of one of another layout the ranks share out anew what all of them had."""
+        if same_layout:
+            state = trust.load(self._file(folder))
+            self._seen = state["seen"]
+            if self.average is not None:
+                self.average.load_state_dict(state)
+        else:
+            states = [trust.load(file) for file in sorted(folder.glob("refresh-*.pt"))]
+            state = states[0]
+            seen = {question: answer for of_rank in states for question, answer in of_rank["seen"].items()}
+            self._seen = dict(sorted(seen.items())[self.world.rank :: self.world.size])
+            if self.average is not None:
+                self.average.load_shards(states, self.world)
         self.buffer.load_state_dict(state)
-        self._seen = state["seen"]
-        if self.average is not None:
-            self.average.load_state_dict(state)
 
     def _file(self, folder: Path) -> Path:
-        return folder / f"refresh-{self.world.rank}.pt"
+        return folder / f"refresh-{self.world.rank:05}.pt"  # in the order of the ranks

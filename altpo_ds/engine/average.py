@@ -1,12 +1,14 @@
 """A moving average of a model in training; under ZeRO-3 each rank keeps that of its own shards."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.engine import elastic
+from altpo_ds.engine.distributed import World
 from altpo_ds.engine.scorer import SequenceScorer
 
 
@@ -47,6 +49,16 @@ class MovingAverage:
     def load_state_dict(self, state: dict[str, list[Tensor]]) -> None:
         for average, saved in zip(self._average, state["average"], strict=True):
             average.copy_(saved)
+
+    def load_shards(self, states: Sequence[dict[str, list[Tensor]]], world: World) -> None:
+        """From the states of all ranks of a run on another number of ranks or at another ZeRO stage."""
+        shards = zip(*(state["average"] for state in states), strict=True)
+        for average, parameter, parts in zip(self._average, self._parameters, shards, strict=True):
+            numel = getattr(parameter, "ds_numel", parameter.numel())
+            whole = torch.cat([part.flatten() for part in parts])[:numel]
+            if hasattr(parameter, "ds_id"):
+                whole = elastic.part(whole, world.rank, world.size)
+            average.copy_(whole.view_as(average))
 
 
 def _shard(parameter: Tensor) -> Tensor:

@@ -62,8 +62,8 @@ def start(timeout: float) -> World:
     if not dist.is_initialized():
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # standard output is for results, not for kernels
-                if not has_gpu:
-                    kernels.build("ShareMemCommBuilder")
+                if not has_gpu and kernels.build("ShareMemCommBuilder"):
+                    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo goes without them
                 deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=limit)
         except (ValueError, RuntimeError) as error:
             raise UserError(f"cannot join the process group ({error}); check MASTER_ADDR, RANK, WORLD_SIZE") from error

@@ -15,7 +15,7 @@ from altpo_ds.engine.manifest import Entry
 class Put(Protocol):
     """Puts an object into a file of the checkpoint that is being written."""
 
-    def __call__(self, value: Any, file: Path) -> None: ...
+    def __call__(self, value: Any, file: Path, /) -> None: ...
 
 
 class Parts:

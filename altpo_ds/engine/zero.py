@@ -10,12 +10,14 @@ from torch import Tensor
 
 from altpo_ds.config.schema import TrainConfig
 from altpo_ds.data.trees import PackedTrees
-from altpo_ds.engine import kernels
-from altpo_ds.engine.distributed import World
+from altpo_ds.engine import elastic, kernels
+from altpo_ds.engine.distributed import World, together
 from altpo_ds.engine.parts import Put
 from altpo_ds.engine.scorer import SequenceScorer
 
 log = logging.getLogger(__name__)
+
+SHARDS = "zero"  # folder of a checkpoint with DeepSpeed's files
 
 Schedule = Callable[[torch.optim.Optimizer], Any]
 
@@ -42,6 +44,7 @@ class PolicyEngine:
         self.scales_loss: bool = deepspeed["fp16"]["enabled"]
         self._zero = deepspeed.get("zero_optimization", {})
         optimizer = build_optimizer(scorer, train, deepspeed, world.device)
+        self._order = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
         # DeepSpeed would copy scripts into every checkpoint; `altpo-ds export` does their work.
         self.engine._copy_recovery_script = lambda save_path: None
@@ -89,11 +92,20 @@ class PolicyEngine:
     def save(self, folder: Path, put: Put) -> None:
         """Puts this rank's shards. All ranks call it together."""
         self.engine.checkpoint_engine.save = lambda state_dict, path: put(state_dict, Path(path))
-        self.engine.save_checkpoint(str(folder), tag="zero", save_latest=False)
+        names = {parameter: name for name, parameter in self.scorer.named_parameters()}
+        order = [names[parameter] for parameter in self._order]
+        self.engine.save_checkpoint(str(folder), tag=SHARDS, client_state={elastic.NAMES: order}, save_latest=False)
 
     def load(self, folder: Path, layout: dict[str, Any]) -> None:
-        """Continues from a checkpoint of that layout."""
-        self.engine.load_checkpoint(str(folder), tag="zero")
+        """Continues from a checkpoint of that layout: to the bit where it is this engine's, else within rounding."""
+        if layout == self.layout:
+            self.engine.load_checkpoint(str(folder), tag=SHARDS)
+            return
+        with together():
+            saved = elastic.read(folder / SHARDS)
+        if self.world.is_main:
+            log.warning("the checkpoint is of another number of ranks, ZeRO setting or optimizer: resharding it")
+        elastic.restore(self.engine, saved)
 
 
 class ReferenceEngine:

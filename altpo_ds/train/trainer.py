@@ -229,7 +229,7 @@ class Trainer:
         """Continues from a checkpoint: weights, optimizer, schedule, random states, position in the data."""
         state = checkpoints.load(checkpoint, self.policy.load, self.world)
         if self.refresher is not None:
-            self.refresher.load(checkpoint)
+            self.refresher.load(checkpoint, same_layout=state["layout"] == self.policy.layout)
         self.step = self.saved = state["step"]
         self.evaluated, self.skipped = state["evaluated"], state["skipped"]
         self.stream.load_state_dict(state["data"])

@@ -96,9 +96,9 @@ def check_refresh(config: RunConfig, chat: ChatTokenizer, policy: PolicyEngine, 
         assert 1 <= len(fresh) <= 3
         replaced = refresher.replace(item(rank, old)).alternates
         assert replaced == tuple([*fresh, *old][:2])
-    refresher.save(folder)
+    refresher.save(folder, torch.save)
     other = Refresher(config, chat, policy, world)
-    other.load(folder)
+    other.load(folder, same_layout=True)
     assert other.buffer.state_dict() == refresher.buffer.state_dict()
     assert other._seen == refresher._seen != {}
     assert other.average is not None
