@@ -9,7 +9,7 @@ import psutil
 import pytest
 
 from altpo_ds.config.errors import FAILED
-from altpo_ds.engine import checkpoints
+from altpo_ds.engine import checkpoints, manifest
 from tests.conftest import Tiny
 from tests.ranks import running
 
@@ -41,5 +41,5 @@ def test_the_other_rank_ends_and_names_it(
         assert "Traceback" not in ranks.text(1 - rank)
         assert not [child for child in children if child.is_running()]
     for folder in checkpoints.complete(tmp_path / "run" / "checkpoints"):
-        for name, about in json.loads((folder / checkpoints.MANIFEST).read_text())["files"].items():
+        for name, about in json.loads((folder / manifest.NAME).read_text())["files"].items():
             assert (folder / name).stat().st_size == about["size"]
