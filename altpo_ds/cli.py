@@ -167,6 +167,43 @@ def report(
 
 
 @app.command()
+def sweep(
+    file: Annotated[str, typer.Argument(metavar="SWEEP.yaml", help="A sweep in W&B's file format.")],
+    offline: Annotated[bool, typer.Option("--offline", help="Without W&B's server, through Optuna.")] = False,
+    ranks: Annotated[int, typer.Option(min=1, help="Ranks of a trial on this machine.")] = 1,
+    count: Annotated[int | None, typer.Option(min=1, help="Trials that this worker runs at most.")] = None,
+    slurm: Annotated[bool, typer.Option("--slurm", help="Submit an array job, a task for each trial.")] = False,
+    sbatch: Annotated[
+        list[str] | None, typer.Option(metavar="OPTION", help="With --slurm: --sbatch=--nodes=2. Repeat.")
+    ] = None,
+) -> None:
+    """Run the trials of a sweep; started again, or several times at once, it takes up what is left."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from altpo_ds.sweep.file import read_sweep
+
+    sweep = read_sweep(Path(file))
+    target = file
+    if not offline:
+        from altpo_ds.sweep.online import create, run_agent
+
+        target = create(sweep)
+    if slurm:
+        from altpo_ds.sweep.cluster import submit
+
+        print(submit(sweep, target, sbatch or []))
+    elif not offline:
+        run_agent(target, count)
+    else:
+        from altpo_ds.sweep.summary import summarize
+        from altpo_ds.sweep.worker import work
+
+        summarize(work(sweep, ranks, count, Console()), Console())
+
+
+@app.command()
 def sync(run_dir: Annotated[str, typer.Argument(metavar="RUN_DIR", help="A run that W&B logged offline.")]) -> None:
     """Send an offline run to Weights & Biases."""
     from pathlib import Path

@@ -45,7 +45,7 @@ def submit(config: RunConfig, verb: str, job: Job, arguments: Sequence[str], *, 
     write_whole(script, text)
     if dry_run:
         return [text.rstrip(), f"written to {script}, and not submitted"]
-    number = _sbatch(script)
+    number = sbatch([str(script)])
     write_whole(folder / f"{verb}.job", number + "\n")
     return [
         f"job {number}: {script}",
@@ -109,11 +109,11 @@ def _line(text: str) -> str:
     return text
 
 
-def _sbatch(script: Path) -> str:
-    """The number of the submitted job."""
+def sbatch(words: Sequence[str]) -> str:
+    """The number of the job that sbatch makes of its options, a script and the script's arguments."""
     if shutil.which("sbatch") is None:
         raise UserError("sbatch: not found; submit from a machine of the cluster, or try --dry-run")
-    done = subprocess.run(["sbatch", "--parsable", str(script)], capture_output=True, text=True, timeout=120)
+    done = subprocess.run(["sbatch", "--parsable", *words], capture_output=True, text=True, timeout=120)
     if done.returncode:
         reason = " ".join(done.stderr.split())
         raise UserError(f"sbatch refused the job: {reason}")

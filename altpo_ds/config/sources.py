@@ -14,6 +14,7 @@ from altpo_ds.config.keys import dotted_keys, known_part, suggestion
 from altpo_ds.config.schema import RunConfig
 
 PREFIX = "ALTPO_"
+NULL = ("null", "None")  # W&B's agent writes the latter
 RESERVED = {"ALTPO_CACHE"}  # the cache folder, not a key of a run
 
 LARGEST = 100_000  # values of a YAML document
@@ -83,6 +84,11 @@ def read_text(path: Path) -> str:
 
 
 def file_layer(path: Path) -> Layer:
+    return Layer(read_yaml(path, "a run file is a mapping of keys, at least run_dir and model"), str(path))
+
+
+def read_yaml(path: Path, wanted: str) -> dict[str, Any]:
+    """The mapping that a YAML file holds; `wanted` tells the user what belongs there."""
     try:
         values = load_yaml(read_text(path))
     except yaml.MarkedYAMLError as error:
@@ -92,8 +98,8 @@ def file_layer(path: Path) -> Layer:
         raise UserError(f"{path}: invalid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict):
         held = "nothing" if values is None else f"a {type(values).__name__}"
-        raise UserError(f"{path}: holds {held}; a run file is a mapping of keys, at least run_dir and model")
-    return Layer(values, str(path))
+        raise UserError(f"{path}: holds {held}; {wanted}")
+    return values
 
 
 def environment_layer(environment: Mapping[str, str]) -> Layer:
@@ -130,9 +136,9 @@ def _text_layer(place: str, texts: dict[Keys, str], spelled: dict[Keys, str]) ->
         if whole := next((spelled[keys[:i]] for i in range(1, len(keys)) if keys[:i] in texts), None):
             raise UserError(f"{place} {spelled[keys]}: contradicts {whole}, which sets the whole section; drop one")
     source = _TextSource(RunSettings, env_prefix="", env_nested_delimiter=".", case_sensitive=True)
-    source.env_vars = {".".join(keys): text for keys, text in texts.items() if text != "null"}
+    source.env_vars = {".".join(keys): text for keys, text in texts.items() if text not in NULL}
     values = source()
-    for keys in (keys for keys, text in texts.items() if text == "null"):
+    for keys in (keys for keys, text in texts.items() if text in NULL):
         section = values
         for key in keys[:-1]:
             section = section.setdefault(key, {})

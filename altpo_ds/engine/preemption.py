@@ -75,12 +75,17 @@ def defer() -> None:
         signal.signal(signal.SIGINT, _noted)
 
 
+def asked() -> int:
+    """The exit status that this process was asked to leave with since `defer`; 0: none."""
+    return _signals.status
+
+
 def agreed(world: "World") -> int:
     """The exit status that any rank was asked to leave with; 0: none. All ranks call it together."""
     import torch
     import torch.distributed as dist
 
-    status = torch.tensor(_signals.status, device=world.device)
+    status = torch.tensor(asked(), device=world.device)
     dist.all_reduce(status, dist.ReduceOp.MAX)
     return int(status)
 

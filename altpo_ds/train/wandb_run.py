@@ -80,8 +80,8 @@ class WandbRun:
         self.run.log_artifact(artifact)
 
     def close(self, status: int) -> None:
-        """A preempted run is marked as one: a sweep hands it out again."""
-        if status == PREEMPTED:
+        """Marks a preempted run as one; not a sweep's trial, which W&B would hand to another agent beside its job."""
+        if status == PREEMPTED and self.run.sweep_id is None:
             self.run.mark_preempting()
         self.run.finish(exit_code=status)
 
