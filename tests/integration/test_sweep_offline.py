@@ -30,7 +30,7 @@ def write_sweep(folder: Path, tiny: Tiny, options: dict[str, object], **keys: An
     (folder / "run.yaml").write_text("run_dir: unused\nmodel: {path: unused}\n")
     command = ["${env}", "${interpreter}", "-m", "altpo_ds", "unlearn", "${program}", *words]
     file = folder / "sweep.yaml"
-    file.write_text(yaml.safe_dump({"program": str(folder / "run.yaml"), "command": command, **keys}))
+    file.write_text(yaml.safe_dump({"program": str(folder / "run.yaml"), "command": command, **keys}, sort_keys=False))
     return file
 
 
