@@ -9,6 +9,7 @@ from altpo_ds.config.section import (
     ModelPath,
     Natural,
     PerturbedSource,
+    Positive,
     RetainSource,
     Section,
     Source,
@@ -52,7 +53,16 @@ class HarnessConfig(Section):
     batch_size: Count = 8
 
 
-Suite = Literal["tofu", "quality", "privacy", "distribution", "muse", "harness"]
+class RelearningConfig(Section):
+    """Fine-tuning the unlearned model on a few forget rows: does the rest come back?"""
+
+    rows: Count = Field(default=8, description="forget rows that the attacker has, the first ones")
+    steps: Count = Field(default=20, description="optimizer steps over all of these rows")
+    every: Count = Field(default=5, description="steps between points of the curve")
+    lr: Positive = 2e-5
+
+
+Suite = Literal["tofu", "quality", "privacy", "distribution", "muse", "harness", "relearning", "quantization"]
 
 OWN_ROWS = {"muse", "harness"}
 """Suites that take no rows from evaluate.forget, evaluate.retain, ..."""
@@ -77,3 +87,5 @@ class EvaluateConfig(Section):
     classifier: ClassifierConfig = ClassifierConfig()
     muse: MuseConfig = MuseConfig()
     harness: HarnessConfig = HarnessConfig()
+    relearning: RelearningConfig = RelearningConfig()
+    quantization_bits: list[Literal[8, 4]] = Field(default=[8, 4], description="bits of a weight, each an attack")

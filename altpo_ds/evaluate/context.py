@@ -30,6 +30,7 @@ class Context:
     chat: ChatTokenizer
     world: World
     engine: PolicyEngine | ReferenceEngine
+    model: str  # where the model under evaluation lies; in training, what to call it
     examples: Sequence[Example]
     reference: Evaluation | None  # the retain model's
     retain_engine: Callable[[], ReferenceEngine]  # the retain model itself, evaluate.retain_model

@@ -33,7 +33,7 @@ def read_examples(config: EvaluateConfig, chat: ChatTokenizer) -> list[Example]:
     The perturbed answers may be absent where no suite asks for them.
     """
     limit = config.max_rows or ROWS[config.dialect]
-    plain = "tofu" not in config.suite
+    plain = not {"tofu", "quantization"} & set(config.suite)
     examples = [
         _example(split, number, row, chat, plain)
         for split in SPLITS

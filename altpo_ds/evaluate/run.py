@@ -45,7 +45,9 @@ class Evaluator:
         training = engine.engine.training
         engine.engine.eval()
         result = run_suites(
-            Context(self.config, self.chat, self.world, engine, self.examples, self.reference, self.retain_engine)
+            Context(
+                self.config, self.chat, self.world, engine, model, self.examples, self.reference, self.retain_engine
+            )
         )
         engine.engine.train(training)
         result.intervals |= tofu_intervals(result.per_example, evaluate.dialect)
