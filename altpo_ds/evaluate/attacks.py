@@ -39,8 +39,7 @@ def quantization(context: Context) -> Result:
         bounds = tofu_intervals(found.per_example, settings.dialect)
         result.intervals |= {prefix + name: interval for name, interval in bounds.items()}
         for split, rows in found.per_example.items():
-            shown = [{"question": row["question"], prefix + "generation": row["generation"]} for row in rows]
-            result.columns(split, shown)
+            result.columns(split, [{prefix + "generation": row["generation"]} for row in rows])
     result.settings["quantization"] = "round to nearest, weights of linear layers, dequantised: simulated"
     return result
 
@@ -60,7 +59,7 @@ def relearning(context: Context) -> Result:
             result.lack(name, reason)
         return result
     curve, last = _curve(context, forget)
-    result.per_example["relearning"] = curve
+    result.curves["relearning"] = curve
     result.settings["relearning"] = settings.model_dump(mode="json")
     for measure in MEASURES:
         result.mean(f"relearning_{measure}", last[measure])
@@ -124,7 +123,7 @@ def _measure(context: Context) -> dict[str, list[float]]:
 def _compare(context: Context, result: Result, curve: Sequence[dict[str, Any]]) -> None:
     """How far above the retain model's the curve runs: what comes back faster than it is learned anew."""
     reference = context.reference
-    other = reference.rows("relearning") if reference else []
+    other = reference.curves.get("relearning") if reference else None
     for measure in MEASURES:
         name = f"relearning_{measure}_excess"
         if not other:

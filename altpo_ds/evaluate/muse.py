@@ -14,6 +14,7 @@ from altpo_ds.evaluate.privacy_metrics import extraction_strength, membership_au
 from altpo_ds.evaluate.result import Result
 
 STOP = ("\n\n", "\nQuestion", "Question:")
+SHOWN = 80  # characters of a document in the results
 AUC = "muse_mia_min_k_auc"
 
 
@@ -96,7 +97,13 @@ def _privleak(context: Context, result: Result) -> None:
     for split, rows in documents.items():
         found = [min_k(tokens.log_probs.tolist()) for _, tokens in context.score_tokens(_trees(context, rows))]
         scores[split] = [score for score in found if score is not None]
-        result.columns(f"muse_{split}_documents", [{"min_k": score} for score in found])
+        result.columns(
+            f"muse_{split}_documents",
+            [
+                {"question": str(row.place), "answer": row.answer[:SHOWN], "min_k": score}
+                for row, score in zip(rows, found, strict=True)
+            ],
+        )
     auc = membership_auc(scores["forget"], scores["holdout"])
     result.metrics[AUC], result.intervals[AUC] = auc.value, auc.interval
     reference = context.reference.metrics.get(AUC) if context.reference else None

@@ -40,14 +40,7 @@ def _cleanness(context: Context, result: Result) -> None:
     kept = [example.row for example in context.examples if example.split in UTILITY_SPLITS]
     clean = sorted({text for row in kept for text in (row.question, row.answer)})
     found = cleanness(texts, clean, settings.classifier, context.config.seed, context.world)
-    forget = [example.row for example in context.examples if example.split == "forget"]
-    result.columns(
-        "forget",
-        [
-            {"question": row.question, "answer": row.answer, "generation": text, "clean": score}
-            for row, text, score in zip(forget, texts, found.scores, strict=True)
-        ],
-    )
+    result.columns("forget", [{"generation": t, "clean": score} for t, score in zip(texts, found.scores, strict=True)])
     result.settings["classifier"] = found.classifier
     result.mean("text_cleanness", found.scores)
     notes = []
@@ -63,7 +56,7 @@ def _cleanness(context: Context, result: Result) -> None:
 def _indistinguishability(context: Context, found: Cleanness, result: Result) -> None:
     reference = context.reference
     names = (CI, f"{CI}_ks", f"{CI}_log10")
-    questions = [str(row["question"]) for row in result.per_example["forget"]]
+    questions = [example.row.question for example in context.examples if example.split == "forget"]
     rows: Sequence[Row] = reference.matching("forget", questions) if reference else []
     if not rows or any("clean" not in row for row in rows):
         for name in names:

@@ -11,7 +11,7 @@ from altpo_ds.evaluate.ks import finite
 @dataclass
 class Result:
     """Metrics by name, with the reason of each None; what they are made of, row by row and split by split;
-    95 % intervals; remarks on single metrics; and settings that the metrics depend on.
+    95 % intervals; remarks on single metrics; curves over an attack's steps; and settings that the metrics depend on.
     """
 
     metrics: dict[str, float | None] = field(default_factory=dict)
@@ -19,6 +19,7 @@ class Result:
     reasons: dict[str, str] = field(default_factory=dict)
     intervals: dict[str, tuple[float, float]] = field(default_factory=dict)
     notes: dict[str, str] = field(default_factory=dict)
+    curves: dict[str, list[dict[str, float]]] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
 
     def mean(self, name: str, values: Sequence[float] | None, reason: str = "") -> None:
@@ -47,6 +48,7 @@ class Result:
             (self.reasons, other.reasons),
             (self.intervals, other.intervals),
             (self.notes, other.notes),
+            (self.curves, other.curves),
             (self.settings, other.settings),
         ):
             mine.update(theirs)  # pyright: ignore[reportCallIssue, reportArgumentType]

@@ -24,6 +24,7 @@ class Evaluation:
     reasons: Mapping[str, str]
     intervals: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     notes: Mapping[str, str] = field(default_factory=dict)
+    curves: Mapping[str, Sequence[Mapping[str, float]]] = field(default_factory=dict)
 
     @property
     def dialect(self) -> Dialect:
@@ -111,7 +112,7 @@ def read_evaluation(path: Path) -> Evaluation:
         raise UserError(f"{path}: no such file: `altpo-ds evaluate` writes it")
     document = _read_json(path)
     check(document, StoredEvaluation, path)
-    rest = {part: document.get(part) or {} for part in ("settings", "reasons", "intervals", "notes")}
+    rest = {part: document.get(part) or {} for part in ("settings", "reasons", "intervals", "notes", "curves")}
     return Evaluation(document["metrics"], document.get("per_example") or {}, **rest)
 
 

@@ -41,6 +41,7 @@ class StoredEvaluation(Stored):
     reasons: dict[str, StrictStr] | None = None
     intervals: dict[str, tuple[Number, Number]] | None = None
     notes: dict[str, StrictStr] | None = None
+    curves: dict[str, list[dict[str, Number]]] | None = None
 
 
 class StoredLine(Stored):

@@ -2,8 +2,9 @@
 
 from collections.abc import Callable
 
+from altpo_ds.config.evaluation import OWN_ROWS
 from altpo_ds.evaluate.attacks import quantization, relearning
-from altpo_ds.evaluate.context import Context
+from altpo_ds.evaluate.context import Context, by_split
 from altpo_ds.evaluate.distribution import distribution
 from altpo_ds.evaluate.harness import harness
 from altpo_ds.evaluate.muse import muse
@@ -30,6 +31,10 @@ SUITES: dict[str, Suite] = {
 def run_suites(context: Context) -> Result:
     """All suites of the run, in the order named, as one result."""
     result = Result()
+    if set(context.settings.suite) - OWN_ROWS:
+        rows = [{"question": example.row.question, "answer": example.row.answer} for example in context.examples]
+        for split, of_split in by_split(context.examples, rows).items():
+            result.columns(split, of_split)
     for name in context.settings.suite:
         result.add(SUITES[name](context))
     return result
