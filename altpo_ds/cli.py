@@ -9,6 +9,7 @@ import typer
 
 from altpo_ds.config.errors import FAILED, INTERRUPTED, Stopped, UserError
 from altpo_ds.config.files import OWNER_ALONE, REMEDIES
+from altpo_ds.config.secrets import hidden
 
 if TYPE_CHECKING:
     from altpo_ds.config.schema import RunConfig
@@ -155,14 +156,17 @@ def demo(
 def report(
     run_dirs: Annotated[list[str], typer.Argument(metavar="RUN_DIR...", help="Run directories, side by side.")],
     out: Annotated[str, typer.Option(help="File to write.")] = "report.html",
+    redact: Annotated[bool, typer.Option("--redact", help="For outsiders: no texts, paths or names.")] = False,
 ) -> None:
     """Write one self-contained page about one or several runs."""
     from pathlib import Path
 
+    from altpo_ds.evaluate.redact import redacted
     from altpo_ds.evaluate.report import write_report
     from altpo_ds.evaluate.runs import read_runs
 
-    write_report(Path(out), read_runs([Path(run_dir) for run_dir in run_dirs]))
+    runs = read_runs([Path(run_dir) for run_dir in run_dirs])
+    write_report(Path(out), [redacted(run, number) for number, run in enumerate(runs, 1)] if redact else runs)
     print(out)
 
 
@@ -349,4 +353,4 @@ def _fail(message: str) -> int:
 
 def _say(message: str) -> None:
     if is_main():
-        print(f"altpo-ds: {message}", file=sys.stderr)
+        print(f"altpo-ds: {hidden(message)}", file=sys.stderr)

@@ -54,4 +54,4 @@ def open_backend(config: RunConfig, world: World) -> Iterator[Backend]:
 def load_chat(config: RunConfig) -> ChatTokenizer:
     from altpo_ds.engine.models import load_tokenizer
 
-    return ChatTokenizer(load_tokenizer(config.model.path), config.data.system_prompt)
+    return ChatTokenizer(load_tokenizer(config.model.path, config.model.trust_remote_code), config.data.system_prompt)

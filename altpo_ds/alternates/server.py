@@ -14,6 +14,7 @@ from altpo_ds.alternates.prompts import Rendered
 from altpo_ds.alternates.question import Request, Sample, sample
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import AlternatesConfig, ServerConfig
+from altpo_ds.config.secrets import hidden
 
 T = TypeVar("T")
 
@@ -84,7 +85,9 @@ class Connection:
         return response.raise_for_status()
 
     def error(self, what: str) -> UserError:
-        return UserError(f"alternates.server.url = {self.server.url}: {what}; a second start continues from here")
+        return UserError(
+            f"alternates.server.url = {self.server.url}: {hidden(what)}; a second start continues from here"
+        )
 
 
 class ServerBackend:

@@ -58,6 +58,8 @@ def _describe(error: ValidationError, layers: Sequence[Layer]) -> str:
         return f"{_place(first['loc'], layers)}: {key}: unknown key; {suggestion(key, dotted_keys())}"
     # the members of a union (a path or a list of paths) fail one by one: together they say what is allowed
     reasons = [_reason(detail, path) for detail in details if known_part(detail["loc"]) == path]
+    if "secret" in first["msg"]:  # the message names the field; its value is not to be shown
+        return f"{_place(path, layers)}: {'.'.join(path)}: {reasons[0]}"
     value = json.dumps(first["input"], default=str, ensure_ascii=False)
     if len(value) > LONGEST_VALUE:
         value = value[:LONGEST_VALUE] + "..."

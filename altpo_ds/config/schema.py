@@ -1,10 +1,11 @@
 """A run as strict, frozen models: every key that a run file may hold, with its meaning and default."""
 
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from altpo_ds.config.evaluation import EvaluateConfig
+from altpo_ds.config.secrets import without_keys, without_user
 from altpo_ds.config.section import (
     AlternatesSource,
     Count,
@@ -33,6 +34,9 @@ class ModelConfig(Section):
         "padded: one padded row per response; auto: flex on GPUs, tree elsewhere",
     )
     gradient_checkpointing: bool = False
+    trust_remote_code: list[ModelPath] = Field(
+        default=[], description="models, as their paths are written here, whose own Python code may run"
+    )
 
 
 class ReferenceConfig(Section):
@@ -114,12 +118,16 @@ class EngineConfig(Section):
 class ServerConfig(Section):
     """A server with OpenAI's interface; its key, if any, is read from the variable OPENAI_API_KEY."""
 
-    url: str = Field(default="http://localhost:8000/v1", description="address up to and with /v1")
+    url: Annotated[str, AfterValidator(without_user)] = Field(
+        default="http://localhost:8000/v1", description="address up to and with /v1"
+    )
     model: str | None = Field(default=None, description="name on the server; none: the only one that it serves")
     concurrency: Count = Field(default=16, description="requests under way at the same time")
     timeout: Positive = Field(default=120, description="seconds that a request may take")
     retries: Natural = Field(default=6, description="further tries of a request, each after a longer wait")
-    body: dict[str, Any] = Field(default={}, description="further fields of each request, such as top_k")
+    body: Annotated[dict[str, Any], AfterValidator(without_keys)] = Field(
+        default={}, description="further fields of each request, such as top_k"
+    )
 
 
 class AlternatesConfig(Section):

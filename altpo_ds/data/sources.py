@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.hub import hub_endpoint, hub_reachable
 from altpo_ds.config.schema import Source
 from altpo_ds.data.formats import FORMATS, read_rows, readable, suffix
 
@@ -91,5 +92,10 @@ def _hub_rows(source: Source, name: str) -> Iterator[dict[str, Any]]:
     """A streaming dataset's rows."""
     import datasets  # slow to import, and only the hub needs it
 
+    if not hub_reachable():
+        raise UserError(
+            f"data '{name}' is no file here, and {hub_endpoint()} cannot be reached; give a file, or see to the "
+            "network and HF_HUB_OFFLINE"
+        )
     with readable(name):
         yield from datasets.load_dataset(str(source.path), source.name, split=source.split, streaming=True)

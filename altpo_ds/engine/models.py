@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from altpo_ds.config.errors import UserError
+from altpo_ds.config.hub import hub_endpoint, hub_reachable
 from altpo_ds.config.require import check_model_path
 from altpo_ds.config.schema import ModelConfig
 from altpo_ds.engine.distributed import together
@@ -24,13 +26,16 @@ def resolve_dtype(name: str, device: torch.device) -> torch.dtype:
     return getattr(torch, name)
 
 
-def load_tokenizer(path: str) -> PreTrainedTokenizerBase:
-    """The tokenizer beside a model. UserError where there is none, or where it has no end-of-sequence token."""
+def load_tokenizer(path: str, trusted: Sequence[str] = ()) -> PreTrainedTokenizerBase:
+    """The tokenizer beside a model; code that comes with it runs only where `trusted` names the path.
+
+    UserError where there is none, or where it has no end-of-sequence token.
+    """
     check_model_path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, **access(path, trusted))
     except Exception as error:  # the loaders raise many types, and Rust's errors are bare Exceptions
-        raise UserError(f"cannot load the tokenizer of '{path}': {_line(error)}") from error
+        raise unloadable("the tokenizer of", path, error) from error
     if tokenizer.eos_token_id is None:
         raise UserError(f"the tokenizer of '{path}' has no eos_token; set it in tokenizer_config.json")
     return tokenizer
@@ -42,22 +47,45 @@ def load_scorer(path: str, model: ModelConfig, deepspeed: dict[str, Any], device
     with together():
         check_model_path(path)
         try:
-            loaded = _load(path, dtype, deepspeed)
+            loaded = _load(path, dtype, deepspeed, model.trust_remote_code)
         except Exception as error:  # as above
-            raise UserError(f"cannot load the model '{path}': {_line(error)}") from error
+            raise unloadable("the model", path, error) from error
     if model.gradient_checkpointing:
         loaded.gradient_checkpointing_enable({"use_reentrant": False})
     return SequenceScorer(loaded, model.attention)
 
 
-def _load(path: str, dtype: torch.dtype, deepspeed: dict[str, Any]) -> PreTrainedModel:
+def access(path: str, trusted: Sequence[str] = ()) -> dict[str, Any]:
+    """How `from_pretrained` may come by a model: whether its own code may run, and whether the hub is asked."""
+    return {
+        "trust_remote_code": path in trusted,
+        "local_files_only": not Path(path).is_dir() and not hub_reachable(),
+    }
+
+
+def unloadable(what: str, path: str, error: Exception) -> UserError:
+    """Why a model or tokenizer cannot be loaded, and what to do about it."""
+    if "trust_remote_code" in str(error):
+        return UserError(
+            f"{what} '{path}' needs code that comes with it (auto_map), which is not run unasked; "
+            "read that code, then name the path in model.trust_remote_code"
+        )
+    if access(path)["local_files_only"]:
+        return UserError(
+            f"cannot load {what} '{path}': {hub_endpoint()} cannot be reached, and its cache does not hold it; "
+            "give a directory, or see to the network and HF_HUB_OFFLINE"
+        )
+    return UserError(f"cannot load {what} '{path}': {' '.join(str(error).split())[:300]}")
+
+
+def _load(path: str, dtype: torch.dtype, deepspeed: dict[str, Any], trusted: Sequence[str]) -> PreTrainedModel:
     from transformers.integrations.deepspeed import HfDeepSpeedConfig
 
     sharded = deepspeed.get("zero_optimization", {}).get("stage") == 3
     # While this object lives, from_pretrained builds the model under deepspeed.zero.Init.
     keep = HfDeepSpeedConfig(deepspeed) if sharded else None
     result: Any = AutoModelForCausalLM.from_pretrained(
-        path, dtype=dtype, trust_remote_code=False, output_loading_info=True
+        path, dtype=dtype, output_loading_info=True, **access(path, trusted)
     )
     del keep
     loaded, found = result
@@ -73,7 +101,7 @@ def model_hash(path: str) -> str:
     if not folder.is_dir():
         from transformers.utils.hub import cached_file
 
-        resolved = cached_file(path, "config.json")
+        resolved = cached_file(path, "config.json", local_files_only=access(path)["local_files_only"])
         digest.update(os.path.realpath(Path(str(resolved)).parent).encode())
         return digest.hexdigest()
     files = [folder / "config.json", *(file for pattern in WEIGHTS for file in sorted(folder.glob(pattern)))]
@@ -81,7 +109,3 @@ def model_hash(path: str) -> str:
         with file.open("rb") as stream:
             digest.update(file.name.encode() + hashlib.file_digest(stream, "sha256").digest())
     return digest.hexdigest()
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300]

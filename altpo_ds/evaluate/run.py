@@ -74,7 +74,7 @@ def evaluate(config: RunConfig, model: str | None = None, out: str | None = None
         trained = _export_newest(Path(config.run_dir)) if model is None and world.is_main else None
     path = model or broadcast_object(trained) or config.model.path
     with together():
-        chat = ChatTokenizer(load_tokenizer(path), config.data.system_prompt)
+        chat = ChatTokenizer(load_tokenizer(path, config.model.trust_remote_code), config.data.system_prompt)
     evaluator = Evaluator(config, chat, world)
     evaluation = evaluator(reference_engine(config, path, world), path)
     if world.is_main:

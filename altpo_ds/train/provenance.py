@@ -10,6 +10,7 @@ from typing import Any
 
 from altpo_ds.config.files import write_whole
 from altpo_ds.config.schema import RunConfig
+from altpo_ds.config.secrets import hidden
 from altpo_ds.data.check import LISTED
 from altpo_ds.data.sources import describe
 from altpo_ds.data.stream import Rows
@@ -23,7 +24,7 @@ def write_provenance(config: RunConfig, rows: Rows, steps: int, world: World) ->
     """provenance.json of the run directory: the command, versions, data, rows and optimizer steps."""
     named = {name: getattr(config.data, name) for name in SOURCES}
     contents: dict[str, Any] = {
-        "command": sys.argv,
+        "command": [hidden(word) for word in sys.argv],
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
         "git_commit": _git_commit(),
         "world_size": world.size,

@@ -52,7 +52,8 @@ def _run(config: RunConfig, resume: str) -> Path:
     run_dir = Path(config.run_dir)
     with together():
         batch = batch_arithmetic(config.train, world.size)
-        chat = ChatTokenizer(load_tokenizer(config.model.path), config.data.system_prompt)
+        tokenizer = load_tokenizer(config.model.path, config.model.trust_remote_code)
+        chat = ChatTokenizer(tokenizer, config.data.system_prompt)
     checkpoint = _checkpoint(config, run_dir, resume, world)
     index, rows = _check_data(config, chat, world)
     per_epoch = rows.forget if index is not None else rows.retain
