@@ -268,6 +268,25 @@ def preflight(ctx: typer.Context, verb: str, run: RunFile) -> None:
     print(config.run_dir)
 
 
+@app.command()
+def doctor(
+    run_dir: Annotated[str, typer.Option(help="Where runs are to be written.")] = ".",
+) -> None:
+    """What this machine has and lacks for a run, each lack with its remedy; status 2 where a run is impossible."""
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from altpo_ds.doctor import examine, table
+
+    console = Console()
+    with console.status("looking around"):
+        findings = list(examine(Path(run_dir)))
+    console.print(table(findings))
+    if any(finding.stops for finding in findings):
+        raise typer.Exit(2)
+
+
 def is_main() -> bool:
     """Whether this process speaks for the run."""
     return os.environ.get("RANK", "0") == "0"
