@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from altpo_ds.config.errors import FAILED, INTERRUPTED, Stopped, UserError
+from altpo_ds.config.errors import FAILED, INTERRUPTED, NodeError, Stopped, UserError
 from altpo_ds.config.files import OWNER_ALONE, REMEDIES
 from altpo_ds.config.secrets import hidden
 
@@ -337,7 +337,7 @@ def main() -> int:
     except CommandLineError as error:
         return _fail(error.format_message().replace("\n", " "))
     except UserError as error:
-        return _fail(str(error))
+        return _fail(str(error), alone=isinstance(error, NodeError))
     except Stopped as stopped:
         _say(str(stopped))
         return stopped.status
@@ -364,12 +364,15 @@ def _explained(error: RuntimeError) -> bool:
     return roll_call.explain(error)
 
 
-def _fail(message: str) -> int:
+def _fail(message: str, *, alone: bool = False) -> int:
     """One line for certain: a wrong value is shown with its line ends, direction marks and the like escaped."""
-    _say("error: " + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message))
+    _say(
+        "error: " + "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message), alone=alone
+    )
     return 2
 
 
-def _say(message: str) -> None:
-    if is_main():
+def _say(message: str, *, alone: bool = False) -> None:
+    """On standard error; `alone`: no other rank says it."""
+    if alone or is_main():
         print(f"altpo-ds: {hidden(message)}", file=sys.stderr)

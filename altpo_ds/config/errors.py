@@ -9,6 +9,10 @@ class UserError(Exception):
     """Bad input: the message names the place, the value and the remedy. The command exits with status 2."""
 
 
+class NodeError(UserError):
+    """What only this rank can know, of its node: it tells so itself, though it is not the main one."""
+
+
 class Stopped(Exception):  # noqa: N818, it is no error
     """The run ends before its last step; the message says how to go on. The command exits with `status`."""
 

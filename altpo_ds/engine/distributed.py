@@ -15,8 +15,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
-from altpo_ds.config.errors import UserError
-from altpo_ds.engine import kernels, roll_call
+from altpo_ds.config.errors import NodeError, UserError
+from altpo_ds.engine import kernels, nodes, roll_call
 
 T = TypeVar("T")
 
@@ -60,18 +60,24 @@ def start(timeout: float) -> World:
     distributed_c10d.default_pg_timeout = limit
     distributed_c10d.default_pg_nccl_timeout = limit  # pyright: ignore[reportPrivateImportUsage]
     if not dist.is_initialized():
+        nodes.check_master()
         try:
             with contextlib.redirect_stdout(io.StringIO()):  # standard output is for results, not for kernels
                 if not has_gpu and kernels.build("ShareMemCommBuilder"):
                     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False  # gloo goes without them
                 deepspeed.init_distributed(backend, auto_mpi_discovery=False, verbose=False, timeout=limit)
         except (ValueError, RuntimeError) as error:
-            raise UserError(f"cannot join the process group ({error}); check MASTER_ADDR, RANK, WORLD_SIZE") from error
+            reason = str(error).partition("\n")[0]
+            raise NodeError(
+                f"rank {os.environ['RANK']} on {nodes.name_of_node()} cannot join the process group ({reason}); "
+                "check MASTER_ADDR, MASTER_PORT, RANK, WORLD_SIZE and the network between the nodes"
+            ) from error
     local_rank = int(os.environ.get("LOCAL_RANK", "0"))
     device = torch.device("cuda", local_rank) if has_gpu else torch.device("cpu")
     if has_gpu:
         torch.cuda.set_device(device)
     roll_call.attend(dist.get_rank(), dist.get_world_size(), timeout)
+    nodes.check_versions(gather_objects(nodes.versions()))
     return World(dist.get_rank(), dist.get_world_size(), local_rank, device)
 
 

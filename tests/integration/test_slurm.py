@@ -152,7 +152,6 @@ def test_a_preempted_job_goes_on_as_if_nothing_had_happened(cluster: Cluster, ti
     assert status["jobs"][0]["state"] == "COMPLETED"
 
 
-@pytest.mark.skip(reason="a run does not yet go on with another number of ranks")
 def test_a_lost_node_is_made_up_for_by_the_other(cluster: Cluster, tiny: Tiny, whole: Path) -> None:
     run_dir = cluster.folder / "lost"
     run = [cluster.run_file, *options(tiny, run_dir, checkpoints__every=5)]
