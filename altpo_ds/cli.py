@@ -224,7 +224,7 @@ def submit(
     verb: Annotated[str, typer.Option(help="unlearn, finetune, alternates or evaluate.")] = "unlearn",
     nodes: Annotated[str, typer.Option(help="Nodes, or the least and the most: 2-4.")] = "1",
     gpus_per_node: Annotated[int, typer.Option(min=0, help="Each gets a rank; 0: ranks on the CPU.")] = 0,
-    tasks_per_node: Annotated[int, typer.Option(min=1, help="Ranks of a node without GPUs.")] = 1,
+    ranks_per_node: Annotated[int, typer.Option(min=1, help="Ranks of a node without GPUs.")] = 1,
     time: Annotated[str, typer.Option(help="Time limit, hours:minutes:seconds.")] = "12:00:00",
     job_name: Annotated[str | None, typer.Option(help="Default: the verb and the run directory's name.")] = None,
     partition: Annotated[str | None, typer.Option(help="Partition of the cluster.")] = None,
@@ -239,7 +239,7 @@ def submit(
 
     named = {"--partition": partition, "--account": account}
     options = [f"{name}={value}" for name, value in named.items() if value is not None] + (sbatch or [])
-    job = Job(nodes, gpus_per_node, tasks_per_node, time, job_name, options)
+    job = Job(nodes, gpus_per_node, ranks_per_node, time, job_name, options)
     config, arguments = verb_run(ctx, verb, run)
     print("\n".join(submit(config, verb, job, arguments, dry_run=dry_run)))
 

@@ -20,11 +20,11 @@ TIME = r"\d+(-\d+(:\d+){0,2})?|\d+(:\d+){1,2}"
 
 @dataclass(frozen=True)
 class Job:
-    """What a run asks of Slurm. A rank is a task: one for each GPU, or `tasks_per_node` where there is none."""
+    """What a run asks of Slurm: a rank for each GPU, or `ranks_per_node` where there are none."""
 
     nodes: str = "1"  # or the least and the most, 2-4: a run goes on with fewer when a node is lost
     gpus_per_node: int = 0
-    tasks_per_node: int = 1
+    ranks_per_node: int = 1
     time: str = "12:00:00"
     name: str | None = None
     options: Sequence[str] = ()  # further options of sbatch, such as --partition=gpu
@@ -65,6 +65,7 @@ def batch_script(config: RunConfig, verb: str, job: Job, arguments: Sequence[str
         f"#!/usr/bin/env bash\n"
         f"# Written by `altpo-ds submit`; sbatch takes it again.\n{headers}"
         f"set -euo pipefail\n"
+        f"export RANKS_PER_NODE={job.gpus_per_node or job.ranks_per_node}\n"
         f"cd {shlex.quote(_line(str(Path.cwd())))}\n"
         f"source {shlex.quote(str(project_folder('slurm') / 'job.sh'))}\n"
         f"job {' '.join([verb, *arguments])}\n"
@@ -83,7 +84,8 @@ def _options(config: RunConfig, verb: str, job: Job, array: bool) -> list[str]:
     return [
         f"--job-name={job.name or f'{verb} {run_dir.name}'}",
         f"--nodes={job.nodes}",
-        f"--ntasks-per-node={gpus or job.tasks_per_node}",
+        # not --ntasks-per-node, with which Slurm gives the least of the nodes: the tasks are srun's
+        f"--mincpus={gpus or job.ranks_per_node}",
         *([f"--gpus-per-node={gpus}"] if gpus else []),
         *([f"--array=0-{config.alternates.shards - 1}"] if array else []),
         f"--time={job.time}",

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Starts a command on all nodes of a Slurm allocation, a rank each task; inside sbatch or salloc.
 # usage: launchers/srun.sh VERB [ARGUMENTS...]
-# Nodes and tasks are the allocation's (--nodes, --ntasks-per-node, --gpus-per-node). slurm/env.sh is read when there.
+# Nodes are the allocation's. Ranks of a node: RANKS_PER_NODE, else the tasks that were asked for (--ntasks-per-node), else
+# its GPUs, else one. slurm/env.sh is read when there.
 # RANK_LOGS=PATH writes what rank N prints to PATH-rankN.log.
 set -euo pipefail
 # shellcheck source=launchers/common.sh
@@ -24,7 +25,10 @@ unset RANK WORLD_SIZE LOCAL_RANK LOCAL_WORLD_SIZE
 
 options=(--export=ALL --kill-on-bad-exit=1)
 [[ $(scontrol show config) == *task/none* ]] || options+=(--cpu-bind=cores)
-[ -n "${SLURM_NTASKS:-}${SLURM_NTASKS_PER_NODE:-}" ] || options+=(--ntasks-per-node="${SLURM_GPUS_ON_NODE:-1}")
+if [ -n "${RANKS_PER_NODE:-}" ] || [ -z "${SLURM_NTASKS:-}" ]; then
+    ranks=${RANKS_PER_NODE:-${SLURM_GPUS_ON_NODE:-1}}
+    options+=(--ntasks=$((SLURM_NNODES * ranks)) --ntasks-per-node="$ranks")
+fi
 [ -z "${RANK_LOGS:-}" ] || options+=(--output="${RANK_LOGS//%/%%}-rank%t.log" --open-mode=append)
 command=(srun "${options[@]}" "${SRUN_OPTIONS[@]}" "${CONTAINER[@]}" bash "$launchers/rank.sh" "$@")
 [ -n "${TRIAL_FILE:-}" ] || exec "${command[@]}"

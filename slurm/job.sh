@@ -25,7 +25,7 @@ job() {
     echo "$id" >"$run_dir/slurm/$verb.job"
     export RANK_LOGS=$run_dir/slurm/$verb-$id
     begun=$(date +%s)
-    say "$verb on $SLURM_JOB_NODELIST, ${SLURM_NTASKS:-${SLURM_TASKS_PER_NODE:-1}} ranks; what they print: $RANK_LOGS-rank*.log"
+    say "$verb on $SLURM_JOB_NODELIST; what its ranks print: $RANK_LOGS-rank*.log"
     bash "$launchers/srun.sh" "$@" || status=$?
     if [ "$status" -ne 0 ] && altpo status "$run_dir" --json | grep -q '"finished": true'; then
         say "the ranks left with status $status, but the run is finished"

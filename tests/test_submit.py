@@ -43,7 +43,7 @@ def test_the_script_asks_for_what_the_run_needs(config: RunConfig, tmp_path: Pat
     assert headers(script) == {
         "--job-name": "unlearn run",
         "--nodes": "2-4",
-        "--ntasks-per-node": "8",
+        "--mincpus": "8",
         "--gpus-per-node": "8",
         "--time": "1-12:00:00",
         "--output": f"{tmp_path}/run/slurm/unlearn-%j.log",
@@ -53,9 +53,10 @@ def test_the_script_asks_for_what_the_run_needs(config: RunConfig, tmp_path: Pat
         "--partition": "gpu",
         "--exclusive": "",
     }
+    assert "\nexport RANKS_PER_NODE=8\n" in script
     assert script.endswith(f"source {ROOT}/slurm/job.sh\njob unlearn run.yaml --resume=never\n")
-    cpu = headers(batch_script(config, "unlearn", Job(tasks_per_node=2), ["run.yaml"]))
-    assert cpu["--ntasks-per-node"] == "2"
+    cpu = headers(batch_script(config, "unlearn", Job(ranks_per_node=2), ["run.yaml"]))
+    assert cpu["--mincpus"] == "2"
     assert "--gpus-per-node" not in cpu
 
 
