@@ -31,7 +31,7 @@ class Parts:
     def put(self, value: Any, file: Path) -> None:
         """As Put: writes the file, or copies the value's tensors to host memory for the thread to write."""
         if not self._at_once:
-            self._copies.append((tree_map_only(Tensor, _copy, value), file))
+            self._copies.append((tree_map_only(Tensor, _copy, value, is_leaf=_is_size), file))
         elif self.failure is None:
             try:
                 torch.save(value, file)
@@ -66,3 +66,7 @@ class Parts:
 
 def _copy(tensor: Tensor) -> Tensor:
     return tensor.detach().to("cpu", copy=True)
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, torch.Size)  # a tuple, as which it would come back

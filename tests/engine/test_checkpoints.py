@@ -207,13 +207,16 @@ def test_what_cannot_be_written_leaves_the_checkpoint_before(tmp_path: Path) -> 
 def test_in_the_background_the_state_of_the_moment_is_saved(tmp_path: Path) -> None:
     weights = torch.arange(1e6)
     saver = Saver(tmp_path, 2, ALONE)
-    saver.save(1, lambda aside, put: put({"weights": [weights]}, aside / "shard.pt"), STATE | {"step": 1}, wait=False)
+    state = {"weights": [weights], "shape": weights.shape}
+    saver.save(1, lambda aside, put: put(state, aside / "shard.pt"), STATE | {"step": 1}, wait=False)
     assert complete(tmp_path) == []
     weights.zero_()
     while not complete(tmp_path):
         saver.advance()
     assert newest_usable(tmp_path, ALONE) == tmp_path / "step-1"
-    assert trust.load(tmp_path / "step-1" / "shard.pt")["weights"][0][-1] == 1e6 - 1
+    saved = trust.load(tmp_path / "step-1" / "shard.pt")
+    assert saved["weights"][0][-1] == 1e6 - 1
+    assert saved["shape"].numel() == 1e6
 
 
 class Malicious:
