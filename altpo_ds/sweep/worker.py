@@ -110,11 +110,11 @@ def _wait(process: subprocess.Popen[bytes], watch: Iterator[bool]) -> bool:
 
 def _watch(study: Study, job: Job) -> Iterator[bool]:
     """At each look, whether a trial's values of the metric so far call for its end. A value counts as an iteration."""
-    name = study.objectives[0].name
-    seen = len(study.trials[job.trial.number].intermediate_values)
+    name, file = study.objectives[0].name, study.sweep.run_dir(job.name) / METRICS
+    seen, size = len(study.trials[job.trial.number].intermediate_values), 0
     while True:
-        lines = read_metrics(study.sweep.run_dir(job.name) / METRICS)
-        values = [line[name] for line in lines if line.get(name) is not None]
+        before, size = size, file.stat().st_size if file.is_file() else 0
+        values = [line[name] for line in read_metrics(file) if line.get(name) is not None] if size != before else []
         for number in range(seen, len(values)):
             job.trial.report(values[number], number + 1)
         seen = max(seen, len(values))

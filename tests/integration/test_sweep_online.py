@@ -1,5 +1,6 @@
 """W&B's client and agent on a sweep file, against a stub of the server: real runs, whose metrics arrive."""
 
+import json
 import os
 import subprocess
 import sys
@@ -26,7 +27,12 @@ def write_sweep(folder: Path, tiny: Tiny) -> Path:
         "--train.max_steps=2",
         "--train.warmup=0",
         f"--run_dir={folder}/runs/$WANDB_RUN_ID",
+        "--train.evaluate_every=2",
+        f"--evaluate.forget.path={tiny.perturbed}",
+        "--evaluate.max_rows=4",
+        "--evaluate.max_length=40",
         "--tracking.tags=[swept]",
+        "--tracking.upload=[report,checkpoints]",
     ]
     (folder / "run.yaml").write_text("run_dir: unused\nmodel: {path: unused}\n")
     command = ["${env}", "${interpreter}", "-m", "altpo_ds", "unlearn", "${program}", *options, "${args}"]
@@ -72,6 +78,12 @@ def test_agents_run_trials_and_their_metrics_arrive(tmp_path: Path, tiny: Tiny) 
         assert arrived.settings["tags"] == ["swept"]
         assert arrived.config["objective"]["beta"] == parameters["objective.beta"]
         assert arrived.config["train"]["lr"] == parameters["train.lr"]
+        evaluated = json.loads((run_dir / "evaluation.json").read_text())["metrics"]["forget_probability"]
+        assert arrived.summary["eval/forget_probability"] == pytest.approx(evaluated)
+        assert server.uploads[f"report-{name}/report.html"] == (run_dir / "report.html").read_bytes()
+        assert (run_dir / "checkpoints" / "step-2").as_uri().encode() in server.uploads[
+            f"checkpoint-{name}/manifest.json"
+        ]
         losses = losses_of(run_dir)
         assert arrived.series("train/loss") == pytest.approx({1: losses[0], 2: losses[1]})
         assert arrived.summary["best/train/loss"] == pytest.approx(min(losses))
