@@ -42,7 +42,7 @@ class Ranks:
     def signal(self, rank: int, number: signal.Signals) -> None:
         self.processes[rank].send_signal(number)
 
-    def statuses(self, timeout: float = 120) -> list[int]:
+    def statuses(self, timeout: float = 240) -> list[int]:
         """Exit status of each rank, negative for the signal that ended it."""
         end = time.monotonic() + timeout
         return [process.wait(max(0.1, end - time.monotonic())) for process in self.processes]
@@ -50,7 +50,7 @@ class Ranks:
     def text(self, rank: int = 0) -> str:
         return self.files[rank].read_text()
 
-    def wait_for(self, seen: Callable[[], bool], timeout: float = 120) -> None:
+    def wait_for(self, seen: Callable[[], bool], timeout: float = 240) -> None:
         end = time.monotonic() + timeout
         while not seen():
             assert time.monotonic() < end, self.text()

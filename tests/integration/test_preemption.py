@@ -47,6 +47,7 @@ def test_ranks_agree_save_and_continue(tiny: Tiny, tmp_path: Path) -> None:
         evaluate__forget__path=tiny.perturbed,
         evaluate__max_length=200,
         evaluate__batch_tokens=200,  # one row at a time: an evaluation of seconds
+        evaluate__max_rows=8,
     )
     with running(options, tmp_path / "a") as ranks:
         ranks.wait_for(lambda: "step 3/" in ranks.text())
