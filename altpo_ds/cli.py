@@ -105,23 +105,24 @@ def evaluate(
     ctx: typer.Context,
     run: RunFile,
     model: Annotated[
-        str | None, typer.Option(help="Directory or hub name; default: what the run has trained, else model.path.")
+        list[str] | None,
+        typer.Option(help="Model or run directory, or hub name; repeatable. Default: what the run has trained."),
     ] = None,
     retain_reference: Annotated[str | None, typer.Option(help="evaluation.json of the retain model.")] = None,
     suite: Annotated[str | None, typer.Option(help="Suites, separated by commas.")] = None,
     out: Annotated[str | None, typer.Option(help="File to write; default: evaluation.json in run_dir.")] = None,
 ) -> None:
-    """Evaluate a model and write evaluation.json."""
+    """Evaluate one or several models and write evaluation.json of each."""
     from rich.console import Console
 
-    from altpo_ds.evaluate.run import evaluate
-    from altpo_ds.evaluate.summary import summary_table
+    from altpo_ds.evaluate.run import evaluate_models
+    from altpo_ds.evaluate.summary import metrics_table
 
     named = {"evaluate.retain_reference": retain_reference, "evaluate.suite": suite and f"[{suite}]"}
     ctx.args += [f"--{key}={value}" for key, value in named.items() if value is not None]
-    evaluation = evaluate(run_config(ctx, run), model, out)
+    evaluations = evaluate_models(run_config(ctx, run), model or [], out)
     if is_main():
-        Console().print(summary_table(None, evaluation["metrics"], None))
+        Console().print(metrics_table("Evaluation", {name: found["metrics"] for name, found in evaluations.items()}))
 
 
 @app.command()

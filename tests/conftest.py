@@ -2,8 +2,10 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,3 +159,47 @@ def metrics_of(run_dir: Path) -> list[dict[str, Any]]:
 def losses_of(run_dir: Path) -> list[float]:
     """Training losses, one a step."""
     return [line["train/loss"] for line in metrics_of(run_dir) if "train/loss" in line]
+
+
+@pytest.fixture(scope="session")
+def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
+    """URL of a real server, and the small model's name on it; it serves any other model directory as well."""
+    import httpx
+
+    from altpo_ds.smollm2 import NAME, cache_folder
+
+    pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
+    source = cache_folder() / NAME
+    if not source.is_dir():
+        pytest.skip("the small model is not here; `make smollm2` prepares it")
+    model = tmp_path_factory.mktemp("serve") / "small"
+    model.mkdir()
+    for file in source.iterdir():
+        if file.name != "generation_config.json":
+            (model / file.name).symlink_to(file)
+    generation = json.loads((source / "generation_config.json").read_text())
+    # The server samples only where the model's own configuration says so.
+    (model / "generation_config.json").write_text(json.dumps(generation | {"do_sample": True}))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--port", str(port), "--device", "cpu"]
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--dtype", "float32"],
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        for _ in range(240):
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/health", timeout=1)
+                break
+            except httpx.TransportError:
+                assert process.poll() is None, "transformers serve ended"
+                time.sleep(0.5)
+        yield f"http://127.0.0.1:{port}/v1", str(model)
+    finally:
+        process.terminate()
+        process.wait(timeout=30)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from altpo_ds.alternates.prompts import Rendered
 from altpo_ds.alternates.question import Request, Sample
-from altpo_ds.config.schema import RunConfig
+from altpo_ds.config.schema import AlternatesConfig, RunConfig
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.engine.distributed import World
 
@@ -16,6 +16,8 @@ Keep = Callable[[Answered], None]
 
 class Backend(Protocol):
     """All ranks call each method together, each with questions of its own, of any number."""
+
+    settings: AlternatesConfig  # how the next samples are drawn
 
     def sample(self, requests: Sequence[Request], done: Collection[int], keep: Keep) -> None:
         """Samples what `requests` ask for and hands it to `keep` in parts. Questions in `done` have theirs already;
@@ -33,17 +35,19 @@ class Backend(Protocol):
 
 
 @contextlib.contextmanager
-def open_backend(config: RunConfig, world: World) -> Iterator[Backend]:
-    """The backend that the run names. UserError where it cannot serve this run."""
+def open_backend(config: RunConfig, world: World, section: str = "alternates") -> Iterator[Backend]:
+    """The backend that `config.alternates` names, whose keys the user knows under `section`. UserError where it
+    cannot serve this run.
+    """
     # Each one imports what the others do without: an engine, an HTTP client, vLLM.
     if config.alternates.backend == "openai":
         from altpo_ds.alternates.server import ServerBackend
 
-        yield ServerBackend(config.alternates)
+        yield ServerBackend(config.alternates, section)
     elif config.alternates.backend == "vllm":
         from altpo_ds.alternates.vllm_engine import VllmBackend
 
-        yield VllmBackend(config, world)
+        yield VllmBackend(config, world, section)
     else:
         from altpo_ds.alternates.local import local_backend
 

@@ -57,7 +57,7 @@ class LocalSampler:
         settings = self.settings
         stop = requests[0].prompt.stop if requests else ()
         sampling = Sampling(settings.max_new_tokens, None, settings.temperature, settings.top_p, stop=stop)
-        drawn = self.decoder(prompts, sampling, [request.seeds for request in requests])
+        drawn = self.decoder(prompts, sampling, [[seed for seed in r.seeds if seed is not None] for r in requests])
         limit, tokenizer = settings.max_new_tokens, self.chat.tokenizer
         return [
             (request, [sample(decode(tokenizer, ids), len(ids), self._ended(ids, limit), stop) for ids in responses])

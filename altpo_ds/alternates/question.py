@@ -32,7 +32,7 @@ class Request:
     number: int
     first: int
     prompt: Rendered
-    seeds: tuple[int, ...]
+    seeds: tuple[int | None, ...]  # None: the most likely answer, greedily
 
 
 @dataclass

@@ -28,9 +28,9 @@ def _is_transient(error: BaseException) -> bool:
     return isinstance(error, httpx.TransportError) and not isinstance(error, httpx.UnsupportedProtocol)
 
 
-def served_model(server: ServerConfig) -> str:
+def served_model(server: ServerConfig, section: str = "alternates") -> str:
     """The model that the run names, or else the only one of the server."""
-    return server.model or asyncio.run(_only_model(Connection(server)))
+    return server.model or asyncio.run(_only_model(Connection(server, section)))
 
 
 async def _only_model(connection: "Connection") -> str:
@@ -38,15 +38,15 @@ async def _only_model(connection: "Connection") -> str:
         reply = await connection.ask(client, "models", None)
     names = [entry["id"] for entry in reply.get("data", [])]
     if len(names) != 1:
-        raise connection.error(f"it serves {', '.join(names) or 'no model'}; set alternates.server.model")
+        raise connection.error(f"it serves {', '.join(names) or 'no model'}; set {connection.section}.server.model")
     return names[0]
 
 
 class Connection:
     """Requests to one server, each tried as often as its configuration says."""
 
-    def __init__(self, server: ServerConfig) -> None:
-        self.server = server
+    def __init__(self, server: ServerConfig, section: str) -> None:
+        self.server, self.section = server, section
 
     def client(self) -> httpx.AsyncClient:
         key = os.environ.get("OPENAI_API_KEY")
@@ -85,17 +85,16 @@ class Connection:
         return response.raise_for_status()
 
     def error(self, what: str) -> UserError:
-        return UserError(
-            f"alternates.server.url = {self.server.url}: {hidden(what)}; a second start continues from here"
-        )
+        after = "; a second start continues from here" if self.section == "alternates" else ""
+        return UserError(f"{self.section}.server.url = {self.server.url}: {hidden(what)}{after}")
 
 
 class ServerBackend:
     """Concurrent requests with a bound; one for each sample, with its own seed. Servers cache the common prompt."""
 
-    def __init__(self, settings: AlternatesConfig) -> None:
+    def __init__(self, settings: AlternatesConfig, section: str = "alternates") -> None:
         self.settings, self.server = settings, settings.server
-        self.connection, self.model = Connection(settings.server), served_model(settings.server)
+        self.connection, self.model = Connection(settings.server, section), served_model(settings.server, section)
 
     def sample(self, requests: Sequence[Request], done: Collection[int], keep: Keep) -> None:
         asyncio.run(self._sample([request for request in requests if request.number not in done], keep))

@@ -15,16 +15,16 @@ from altpo_ds.engine.distributed import World
 class VllmBackend:
     """One vLLM engine with prefix caching: the samples of a question share its prompt."""
 
-    def __init__(self, config: RunConfig, world: World) -> None:
+    def __init__(self, config: RunConfig, world: World, section: str = "alternates") -> None:
         if world.size > 1:
             raise UserError(
-                "alternates.backend = vllm: runs in one process and shares a model over GPUs by itself; start it "
-                "without torchrun and set alternates.vllm.tensor_parallel_size, or start several shards"
+                f"{section}.backend = vllm: runs in one process and shares a model over GPUs by itself; start it "
+                f"without torchrun and set {section}.vllm.tensor_parallel_size"
             )
         try:
             from vllm import LLM  # pyright: ignore[reportMissingImports]
         except ImportError as error:
-            raise UserError("alternates.backend = vllm: not installed; pip install 'altpo_ds[vllm]'") from error
+            raise UserError(f"{section}.backend = vllm: not installed; pip install 'altpo_ds[vllm]'") from error
         self.settings, self.chat = config.alternates, load_chat(config)
         options = {"dtype": config.model.dtype, "enable_prefix_caching": True, "seed": config.seed}
         self._llm: Any = LLM(model=config.model.path, **(options | config.alternates.vllm))

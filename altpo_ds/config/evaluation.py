@@ -1,6 +1,6 @@
 """The section `evaluate` of a run: which suites, on which rows, and what each suite needs."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -12,6 +12,7 @@ from altpo_ds.config.section import (
     Positive,
     RetainSource,
     Section,
+    ServerConfig,
     Source,
 )
 
@@ -89,3 +90,8 @@ class EvaluateConfig(Section):
     harness: HarnessConfig = HarnessConfig()
     relearning: RelearningConfig = RelearningConfig()
     quantization_bits: list[Literal[8, 4]] = Field(default=[8, 4], description="bits of a weight, each an attack")
+    backend: Literal["transformers", "openai", "vllm"] = Field(
+        default="transformers", description="what answers: the run's engine on all ranks, a server, vLLM in process"
+    )
+    server: ServerConfig = ServerConfig()
+    vllm: dict[str, Any] = Field(default={}, description="arguments of vllm.LLM, such as tensor_parallel_size")

@@ -1,11 +1,10 @@
 """A run as strict, frozen models: every key that a run file may hold, with its meaning and default."""
 
-from typing import Annotated, Any, Literal, Self
+from typing import Any, Literal, Self
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from altpo_ds.config.evaluation import EvaluateConfig
-from altpo_ds.config.secrets import without_keys, without_user
 from altpo_ds.config.section import (
     AlternatesSource,
     Count,
@@ -17,6 +16,7 @@ from altpo_ds.config.section import (
     RetainSource,
     RunDir,
     Section,
+    ServerConfig,
     Share,
     ShareAboveZero,
     Source,
@@ -113,21 +113,6 @@ class EngineConfig(Section):
         default="auto", description="file in ds_configs/ by name, or a path; auto: zero3, or zero3_cpu"
     )
     timeout: Positive = Field(default=1800, description="seconds that a collective operation may take")
-
-
-class ServerConfig(Section):
-    """A server with OpenAI's interface; its key, if any, is read from the variable OPENAI_API_KEY."""
-
-    url: Annotated[str, AfterValidator(without_user)] = Field(
-        default="http://localhost:8000/v1", description="address up to and with /v1"
-    )
-    model: str | None = Field(default=None, description="name on the server; none: the only one that it serves")
-    concurrency: Count = Field(default=16, description="requests under way at the same time")
-    timeout: Positive = Field(default=120, description="seconds that a request may take")
-    retries: Natural = Field(default=6, description="further tries of a request, each after a longer wait")
-    body: Annotated[dict[str, Any], AfterValidator(without_keys)] = Field(
-        default={}, description="further fields of each request, such as top_k"
-    )
 
 
 class AlternatesConfig(Section):

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, field_validator
 
+from altpo_ds.config.secrets import without_keys, without_user
+
 
 def _not_a_bool(value: Any) -> Any:
     """Python counts true as 1; a run file that says so is mistaken."""
@@ -80,4 +82,19 @@ class PerturbedSource(Source):
     perturbed_answer: str = "perturbed_answer"
     paraphrased_question: str = Field(
         default="paraphrased_question", description="column of a question in other words, or a list of such"
+    )
+
+
+class ServerConfig(Section):
+    """A server with OpenAI's interface; its key, if any, is read from the variable OPENAI_API_KEY."""
+
+    url: Annotated[str, AfterValidator(without_user)] = Field(
+        default="http://localhost:8000/v1", description="address up to and with /v1"
+    )
+    model: str | None = Field(default=None, description="name on the server; none: the only one that it serves")
+    concurrency: Count = Field(default=16, description="requests under way at the same time")
+    timeout: Positive = Field(default=120, description="seconds that a request may take")
+    retries: Natural = Field(default=6, description="further tries of a request, each after a longer wait")
+    body: Annotated[dict[str, Any], AfterValidator(without_keys)] = Field(
+        default={}, description="further fields of each request, such as top_k"
     )

@@ -48,6 +48,8 @@ class PolicyEngine:
         self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
         # DeepSpeed would copy scripts into every checkpoint; `altpo-ds export` does their work.
         self.engine._copy_recovery_script = lambda save_path: None
+        # transformers loads models in evaluation mode, in which neither dropout nor gradient checkpointing works.
+        self.engine.train()
 
     def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As SequenceScorer.forward."""

@@ -10,7 +10,7 @@ from altpo_ds.config.evaluation import EvaluateConfig
 from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.trees import Tree
-from altpo_ds.engine.distributed import World
+from altpo_ds.engine.distributed import World, together
 from altpo_ds.engine.generation import Sampling, decode, generate
 from altpo_ds.engine.gradients import gradient_norms
 from altpo_ds.engine.scoring import TokenScores, score_tokens, score_trees, shared_out
@@ -18,6 +18,7 @@ from altpo_ds.engine.zero import PolicyEngine, ReferenceEngine
 from altpo_ds.evaluate.inputs import HOLDOUT, Example
 from altpo_ds.evaluate.privacy_metrics import memorization
 from altpo_ds.evaluate.runs import Evaluation
+from altpo_ds.evaluate.served import Served
 
 DISTRIBUTION_BYTES = 2**29  # of a rank's whole distributions in one pass
 
@@ -34,6 +35,7 @@ class Context:
     examples: Sequence[Example]
     reference: Evaluation | None  # the retain model's
     retain_engine: Callable[[], ReferenceEngine]  # the retain model itself, evaluate.retain_model
+    served: Served | None = None  # what answers in place of the engine
 
     @property
     def settings(self) -> EvaluateConfig:
@@ -112,6 +114,9 @@ class Context:
 
         def work(mine: list[tuple[Sequence[int], Sequence[int]]]) -> list[list[list[int]]]:
             own, own_seeds = [prompt for prompt, _ in mine], [seed for _, seed in mine]
+            if self.served is not None and engine is None:
+                with together():
+                    return self.served.generate(own, sampling, own_seeds)
             return generate(scorer, self.chat.tokenizer, own, sampling, self.world, batch_size, own_seeds)
 
         return shared_out(pairs, lambda pair: len(pair[0]), work, self.world)

@@ -65,16 +65,24 @@ def summary_table(before: Metrics | None, after: Metrics | None, retain: Metrics
         verdicts.append("forgotten" if quality > INDISTINGUISHABLE else "not forgotten")
     if kept is not None:
         verdicts.append(f"{kept:.0%} of model utility kept")
-    table = Table(title="Unlearning: " + (", ".join(verdicts) or "evaluation"), title_justify="left")
+    title = "Unlearning: " + (", ".join(verdicts) or "evaluation")
+    return metrics_table(title, {"before": before, "after": after, "retain model": retain})
+
+
+def metrics_table(title: str, models: Mapping[str, Metrics | None]) -> Table:
+    """A column for each model: the headlines, TOFU's splits, then what other suites measured."""
+    table = Table(title=title, title_justify="left")
     table.add_column("metric")
-    for heading in ("before", "after", "retain model"):
+    for heading in models:
         table.add_column(heading, justify="right")
-    names = ["forget_quality", "model_utility"]
-    names += [f"{split}_{score}" for split in SPLITS for score in ("probability", "rouge_l", "truth_ratio")]
-    names.append("forget_rows")
-    for name in names:
-        cells = [write_value(name, metrics) for metrics in (before, after, retain)]
+    headlines = ["forget_quality", "model_utility"]
+    names = [f"{split}_{score}" for split in SPLITS for score in ("probability", "rouge_l", "truth_ratio")]
+    found = dict.fromkeys(name for metrics in models.values() for name in metrics or {})
+    others = [name for name in found if name not in (*headlines, *names) and not name.startswith("forget_quality")]
+    others.sort(key=lambda name: name.endswith("_rows"))  # what the rest rests on comes last
+    for name in [*headlines, *names, *others]:
+        cells = [write_value(name, metrics) for metrics in models.values()]
         if any(cell not in (NOTHING, "0") for cell in cells):
-            style = "bold" if name in names[:2] else None
-            table.add_row(label(name), *cells, style=style, end_section=name == "model_utility")
+            style = "bold" if name in headlines else None
+            table.add_row(label(name), *cells, style=style, end_section=name == headlines[-1])
     return table

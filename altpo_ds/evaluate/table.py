@@ -60,7 +60,7 @@ def _row(
 
 def _rows(name: str, evaluation: Evaluation) -> str:
     """`n = 300, ` where the metric names its split."""
-    counts: Mapping[str, int] = evaluation.settings.get("rows") or {}
+    counts = {split: len(rows) for split, rows in evaluation.per_example.items()}
     split = max((split for split in counts if name.startswith(f"{split}_")), key=len, default=None)
     if name == "model_utility":
         return f"n = {' + '.join(str(counts[split]) for split in SPLITS[1:] if split in counts)}, "

@@ -14,12 +14,13 @@ from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.alternates_index import AlternatesIndex
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.check import LISTED, check_share, decide, merge
-from altpo_ds.data.stream import Rows, TrainStream
+from altpo_ds.data.stream import Rows, TrainStream, draw_seed
 from altpo_ds.engine import checkpoints, preemption
 from altpo_ds.engine.build import policy_engine
 from altpo_ds.engine.distributed import World, gather_objects, start, together
 from altpo_ds.engine.export import SIDE_FILES
 from altpo_ds.engine.models import load_tokenizer
+from altpo_ds.engine.rng import seed_all
 from altpo_ds.evaluate.run import Evaluator
 from altpo_ds.train.monitor import Monitor
 from altpo_ds.train.provenance import write_provenance
@@ -93,6 +94,8 @@ def _run(config: RunConfig, resume: str) -> Path:
     )
     if checkpoint is not None:
         trainer.load(checkpoint)
+    else:
+        seed_all(draw_seed(config.seed, "train", world.rank))  # of dropout, if any
     gather_objects(None)
     preemption.defer()
     try:

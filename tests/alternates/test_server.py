@@ -1,11 +1,8 @@
 """The client against a small server of ours, and against `transformers serve`."""
 
 import json
-import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +11,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from altpo_ds.alternates import server as module
@@ -25,7 +21,6 @@ from altpo_ds.alternates.server import ServerBackend, served_model
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import AlternatesConfig, RunConfig
 from altpo_ds.engine.distributed import World
-from altpo_ds.smollm2 import NAME, cache_folder
 
 CHAT = Rendered("Say it differently.", "chat", ("Q:",), "Be brief.")
 TEXT = Rendered("Differently:", "text", ("\n",), None)
@@ -221,46 +216,6 @@ def test_a_start_after_a_failure_asks_only_for_the_rest(
     row = json.loads(Path(summary.file).read_text().splitlines()[0])
     assert (row["meta"]["model"], row["meta"]["backend"]) == ("server:m", "openai")
     assert "log_probs" not in row["meta"]
-
-
-@pytest.fixture(scope="module")
-def serve(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
-    """URL and model name of a real server with the small model."""
-    pytest.importorskip("fastapi", reason="transformers[serving] is not installed")
-    source = cache_folder() / NAME
-    if not source.is_dir():
-        pytest.skip("the small model is not here; `make smollm2` prepares it")
-    model = tmp_path_factory.mktemp("serve") / "small"
-    model.mkdir()
-    for file in source.iterdir():
-        if file.name != "generation_config.json":
-            (model / file.name).symlink_to(file)
-    generation = json.loads((source / "generation_config.json").read_text())
-    # The server samples only where the model's own configuration says so.
-    (model / "generation_config.json").write_text(json.dumps(generation | {"do_sample": True}))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [str(Path(sys.executable).with_name("transformers")), "serve", "--port", str(port), "--device", "cpu"]
-    environment = os.environ | {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--host", "127.0.0.1", "--dtype", "float32"],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    try:
-        for _ in range(240):
-            try:
-                httpx.get(f"http://127.0.0.1:{port}/health", timeout=1)
-                break
-            except httpx.TransportError:
-                assert process.poll() is None, "transformers serve ended"
-                time.sleep(0.5)
-        yield f"http://127.0.0.1:{port}/v1", str(model)
-    finally:
-        process.terminate()
-        process.wait(timeout=30)
 
 
 @pytest.mark.slow
