@@ -31,7 +31,7 @@ def quantization(context: Context) -> Result:
             continue
         engine = reference_engine(context.config, context.model, context.world)
         quantize(engine.scorer, bits)
-        found = tofu(replace(context, engine=engine))
+        found = tofu(replace(context, engine=engine, served=None))
         engine.engine.destroy()
         result.metrics |= {prefix + name: value for name, value in found.metrics.items() if not name.endswith("_rows")}
         result.reasons |= {prefix + name: reason for name, reason in found.reasons.items()}
@@ -82,7 +82,7 @@ def _curve(context: Context, forget: Sequence[Example]) -> tuple[list[dict[str, 
     for step in range(settings.steps + 1):
         if step % settings.every == 0 or step == settings.steps:
             policy.engine.eval()
-            values = _measure(replace(context, engine=policy, examples=forget))
+            values = _measure(replace(context, engine=policy, examples=forget, served=None))
             point = {name: sum(rows[settings.rows :]) / len(rows[settings.rows :]) for name, rows in values.items()}
             point |= {f"trained_{name}": sum(rows[: settings.rows]) / settings.rows for name, rows in values.items()}
             curve.append({"step": step, **point})
