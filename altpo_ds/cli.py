@@ -288,6 +288,55 @@ def doctor(
         raise typer.Exit(2)
 
 
+@app.command(context_settings=OVERRIDES)
+def plan(
+    ctx: typer.Context,
+    run: RunFile,
+    nodes: Annotated[int, typer.Option(min=1, help="Nodes.")] = 1,
+    gpus_per_node: Annotated[int, typer.Option(min=1, help="GPUs, or with --cpu ranks, of a node.")] = 1,
+    gpu_memory: Annotated[float, typer.Option(min=0, help="GiB of a GPU.")] = 80,
+    host_memory: Annotated[float, typer.Option(min=0, help="GiB of a node.")] = 1000,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Ranks on CPUs, in float32.")] = False,
+    prompt_tokens: Annotated[int, typer.Option(min=1, help="Of a typical row.")] = 64,
+    response_tokens: Annotated[int, typer.Option(min=1, help="Of a typical row.")] = 64,
+    tflops: Annotated[float | None, typer.Option(min=1e-6, help="That a rank reaches; default: 400.")] = None,
+    inside: Annotated[float | None, typer.Option(min=1e-6, help="GB/s of a GPU in its node; default: 300.")] = None,
+    between: Annotated[float | None, typer.Option(min=1e-6, help="GB/s of a GPU between nodes; default: 40.")] = None,
+    disk: Annotated[float | None, typer.Option(min=1e-6, help="GB/s of a node's disk; default: 2.")] = None,
+    calibrate: Annotated[bool, typer.Option("--calibrate", help="Measure this machine's speeds first.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object, sizes in bytes.")] = False,
+) -> None:
+    """Predict memory, traffic and time of a run, for each DeepSpeed file, from the model's configuration alone."""
+    import json
+    from dataclasses import asdict, replace
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from altpo_ds.plan import run as planning
+    from altpo_ds.plan.calibrate import calibrate as measure
+    from altpo_ds.plan.cost import Machine
+
+    where = planning.Nodes(nodes, gpus_per_node, gpu_memory, host_memory, gpu=not cpu)
+    resolved = run_config(ctx, run)
+    machine = measure(Path.cwd(), gpu_here()) if calibrate else Machine()
+    given = {
+        "flops": (tflops, 1e12),
+        "inside_node": (inside, 1e9),
+        "between_nodes": (between, 1e9),
+        "disk": (disk, 1e9),
+    }
+    machine = replace(machine, **{name: value * unit for name, (value, unit) in given.items() if value is not None})
+    shape, choices = planning.plan(resolved, where, machine, prompt_tokens, response_tokens)
+    if as_json:
+        print(json.dumps(planning.as_json(shape, choices, where) | {"machine": asdict(machine)}))
+        return
+    Console(width=None if sys.stdout.isatty() else 110).print(planning.table(shape, choices, where))
+    print(planning.verdict(choices))
+    if calibrate:
+        print(", ".join(f"{name} {value:.3g}/s" for name, value in asdict(machine).items()))
+
+
 def is_main() -> bool:
     """Whether this process speaks for the run."""
     return os.environ.get("RANK", "0") == "0"

@@ -12,7 +12,7 @@ import altpo_ds
 
 PACKAGE = Path(altpo_ds.__file__).parent
 ROOMS = ["config", "data", "objective", "engine", "alternates", "evaluate", "train"]
-ROOMS += ["demo", "preflight", "submit", "status", "sweep", "doctor", "cli"]
+ROOMS += ["plan", "demo", "preflight", "submit", "status", "sweep", "doctor", "cli"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
