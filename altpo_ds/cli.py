@@ -190,22 +190,25 @@ def sweep(
     from altpo_ds.sweep.file import read_sweep
 
     sweep = read_sweep(Path(file))
-    target = file
-    if not offline:
-        from altpo_ds.sweep.online import create, run_agent
-
-        target = create(sweep)
+    if ranks > 1 and (slurm or not offline):
+        raise UserError(
+            f"--ranks {ranks}: is for --offline alone; elsewhere the launcher in the sweep's command sets them"
+        )
+    if sbatch and not slurm:
+        raise UserError(f"--sbatch={sbatch[0]}: goes with --slurm; add it")
     if slurm:
         from altpo_ds.sweep.cluster import submit
 
-        print(submit(sweep, target, sbatch or []))
-    elif not offline:
-        run_agent(target, count)
-    else:
+        print(submit(sweep, offline, sbatch or []))
+    elif offline:
         from altpo_ds.sweep.summary import summarize
         from altpo_ds.sweep.worker import work
 
         summarize(work(sweep, ranks, count, Console()), Console())
+    else:
+        from altpo_ds.sweep.online import create, run_agent
+
+        run_agent(create(sweep), count)
 
 
 @app.command()

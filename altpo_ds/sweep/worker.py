@@ -29,6 +29,8 @@ def work(sweep: Sweep, ranks: int, count: int | None, console: Console) -> Study
     """
     if count is None:
         trials(sweep)
+    if ranks > 1 and "${interpreter}" not in sweep.file.command:
+        raise UserError(f"--ranks {ranks}: {sweep.path}: command: has no ${{interpreter}}; its launcher sets the ranks")
     _check_evaluation(sweep)
     study = Study(sweep)
     shared = _alternates(sweep, ranks, console)
