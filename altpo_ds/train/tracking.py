@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from altpo_ds.config.files import write_whole
+from altpo_ds.config.files import unwritable, write_whole
 from altpo_ds.config.schema import RunConfig
 
 log = logging.getLogger(__name__)
@@ -84,8 +84,11 @@ class MetricsFile:
 
     def log(self, step: int, values: Values) -> None:
         known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in values.items()}
-        self._file.write(json.dumps({"step": step, "time": time.time(), **known}) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(json.dumps({"step": step, "time": time.time(), **known}) + "\n")
+            self._file.flush()
+        except OSError as error:
+            raise unwritable(Path(self._file.name), error) from error
 
     def examples(self, step: int, rows: Rows) -> None:
         """They are in evaluation.json."""
