@@ -2,8 +2,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-# Without an NVIDIA GPU the constraint picks a CPU build of torch.
-CONSTRAINT := $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
+# Without an NVIDIA GPU the constraint picks a CPU build of torch. CI sets another one: exact versions of everything.
+CONSTRAINT ?= $(if $(shell command -v nvidia-smi),,-c constraints-cpu.txt)
 # DeepSpeed builds its CPU optimizer with the environment's ninja.
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
@@ -11,11 +11,11 @@ export PATH := $(CURDIR)/$(BIN):$(PATH)
 CLUSTER_TESTS := tests/integration/test_slurm.py
 CLUSTER_PACKAGES := slurm-wlm munge shellcheck
 
-.PHONY: setup demo test cluster-test lint smollm2 clean
+.PHONY: setup demo test cluster-test lint smollm2 lock clean
 
 setup: $(STAMP)
 
-$(STAMP): pyproject.toml setup.py constraints-cpu.txt
+$(STAMP): pyproject.toml setup.py constraints-cpu.txt constraints-ci.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is older than 3.11: make PYTHON=python3.11 ..." >&2; exit 1; }
 	$(PYTHON) -m venv .venv
@@ -51,6 +51,11 @@ lint: setup
 smollm2: setup
 	$(BIN)/python -m pip install --quiet $(CONSTRAINT) -e '.[smollm2]'
 	$(BIN)/python -m altpo_ds.smollm2
+
+# The versions that CI installs, anew from this environment; run the tests before.
+lock: setup
+	@{ echo "# The environment that the tests have passed in, exactly: .ci/run installs it. \`make lock\` writes this file."; \
+		$(BIN)/python -m pip freeze --all --exclude-editable | sed -E '/ @ /d; /^pip==/d; s/\+[A-Za-z0-9.]+$$//'; } > constraints-ci.txt
 
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .hypothesis demo_out
