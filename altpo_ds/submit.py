@@ -1,5 +1,6 @@
 """The command `submit`: a run as a Slurm job, its batch script written into the run directory."""
 
+import os
 import re
 import shlex
 import shutil
@@ -115,7 +116,9 @@ def sbatch(words: Sequence[str]) -> str:
     """The number of the job that sbatch makes of its options, a script and the script's arguments."""
     if shutil.which("sbatch") is None:
         raise UserError("sbatch: not found; submit from a machine of the cluster, or try --dry-run")
-    done = subprocess.run(["sbatch", "--parsable", *words], capture_output=True, text=True, timeout=120)
+    # a batch script runs as a copy, which cannot tell where its neighbours lie
+    env = os.environ | {"JOB_FOLDER": str(project_folder("slurm"))}
+    done = subprocess.run(["sbatch", "--parsable", *words], capture_output=True, text=True, timeout=120, env=env)
     if done.returncode:
         reason = " ".join(done.stderr.split())
         raise UserError(f"sbatch refused the job: {reason}")

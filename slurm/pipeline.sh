@@ -5,15 +5,17 @@
 # Example: SHARDS=8 slurm/pipeline.sh --nodes=2 --gpus-per-node=8 --ntasks-per-node=8 run.yaml --objective.beta=0.05
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=launchers/common.sh
+source launchers/common.sh
+# shellcheck source=slurm/settings.sh
+source slurm/settings.sh
 options=(--parsable --kill-on-invalid-dep=yes)
 while [[ ${1:-} == -* ]]; do
     options+=("$1")
     shift
 done
-if [ $# -eq 0 ] || ! [ -f "$1" ]; then
-    echo "run file '${1:-}' does not exist; usage: $0 [SBATCH OPTIONS, as --name=value] RUN.yaml [OPTIONS...]" >&2
-    exit 2
-fi
+[ $# -gt 0 ] || usage
+"$PYTHON" -m altpo_ds preflight alternates "$@" >/dev/null # a mistake is told now, and not when the first job starts
 
 # submit NAME AFTER [SBATCH OPTIONS...] -- ARGUMENTS...: prints what it does, and leaves the number in `job`.
 submit() {

@@ -204,3 +204,25 @@ def test_what_can_never_work_is_not_tried_again(cluster: Cluster, tiny: Tiny) ->
         time.sleep(0.1)
     assert "altpo-ds: error: data file 'absent.jsonl' does not exist; check the path" in log.read_text()
     assert cluster.job(number)["ExitCode"] == "2:0"
+    chain = ["bash", "slurm/pipeline.sh", *absent]
+    told = subprocess.run(
+        chain, capture_output=True, text=True, env=cluster.environment, cwd=cluster.folder, timeout=60
+    )
+    assert (told.returncode, told.stdout) == (2, "")
+    assert "data file 'absent.jsonl' does not exist" in told.stderr
+
+
+def test_restarts_are_limited(cluster: Cluster, tiny: Tiny) -> None:
+    """Told to end while it starts, a run has lost nothing, and may start again as often as MAX_RESTARTS says."""
+    run_dir = cluster.folder / "limited"
+    run = [cluster.run_file, *options(tiny, run_dir)]
+    number = cluster.run("sbatch", "--parsable", "--time=10", "slurm/unlearn.sbatch", *run, MAX_RESTARTS="0").strip()
+    log = cluster.folder / f"slurm-unlearn-{number}.log"
+    cluster.wait(number, lambda _: (run_dir / "slurm" / f"unlearn-{number}-rank0.log").is_file(), log)
+    cluster.run("scancel", "--signal=USR1", number)
+    end = time.monotonic() + 60
+    while (job := cluster.job(number))["JobState"] != "FAILED":
+        assert time.monotonic() < end, job
+        time.sleep(0.1)
+    assert (job["Restarts"], job["ExitCode"].partition(":")[0]) in {("0", status) for status in ("85", "138")}
+    assert "after 0 restarts, the most that MAX_RESTARTS allows" in log.read_text()
