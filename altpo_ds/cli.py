@@ -368,11 +368,12 @@ def verb_run(ctx: typer.Context, verb: str, run: str) -> tuple["RunConfig", list
         raise UserError(f"verb {verb}: not a job; one of {', '.join(REQUIRED)}")
     command = cast("Any", ctx.find_root().command).commands[verb]
     parsed = command.make_context(verb, [run, *ctx.args])
-    own = [
-        f"{option.opts[0]}={parsed.params[str(option.name)]}"
-        for option in command.params
-        if option.opts[0].startswith("--") and parsed.params[str(option.name)] not in (None, option.default)
-    ]
+    own = []
+    for option in (option for option in command.params if option.opts[0].startswith("--")):
+        value = parsed.params[str(option.name)]
+        if value is not None and value != option.default:
+            values = value if isinstance(value, list | tuple) else [value]  # a repeatable option has several
+            own += [f"{option.opts[0]}={one}" for one in values]
     return run_config(parsed, run), own
 
 

@@ -95,7 +95,7 @@ def test_wrong_values_are_refused(config: RunConfig, job: Job, message: str) -> 
 
 def test_the_command_line(tiny: Tiny, run_file: Path, tmp_path: Path) -> None:
     """A dry run writes the script and the resolved run; what is absent, and no Slurm, is one line."""
-    words = [sys.executable, "-m", "altpo_ds", "submit", str(run_file), "--resume", "never", "--nodes", "2"]
+    words = [sys.executable, "-m", "altpo_ds", "submit", str(run_file), "--nodes", "2"]
     empty = tmp_path / "bin"
     empty.mkdir()
 
@@ -104,7 +104,7 @@ def test_the_command_line(tiny: Tiny, run_file: Path, tmp_path: Path) -> None:
         env = os.environ | {"PATH": str(empty)}
         return subprocess.run(command, capture_output=True, text=True, env=env, cwd=ROOT, timeout=60)
 
-    done = altpo("--dry-run", "--account=a b")
+    done = altpo("--dry-run", "--account=a b", "--resume", "never")
     assert done.returncode == 0, done.stderr
     folder = tmp_path / "run" / "slurm"
     script = (folder / "unlearn.sbatch").read_text()
@@ -112,6 +112,9 @@ def test_the_command_line(tiny: Tiny, run_file: Path, tmp_path: Path) -> None:
     assert headers(script)["--account"] == "a b"
     assert f"\njob unlearn {folder}/unlearn.yaml --resume=never\n" in script
     assert load_config(folder / "unlearn.yaml").seed == 5
+    models = ["--verb=evaluate", "--model=a b", "--model=c", "--suite=tofu", f"--evaluate.forget.path={tiny.perturbed}"]
+    done = altpo("--dry-run", *models)
+    assert f"\njob evaluate {folder}/evaluate.yaml '--model=a b' --model=c --suite=tofu\n" in done.stdout, done.stderr
     for more, message in {
         "--model.path=/nowhere": "'/nowhere' is no model directory",
         "--data.retain.path=no.jsonl": "data file 'no.jsonl' does not exist",
