@@ -51,7 +51,7 @@ def run_plots(run: ReportRun) -> list[Plot]:
         drawn = plots.curves(run.history, names, ylabel)
         if drawn:
             found.append(_plot(title, drawn, f"{title} over the optimizer steps: {', '.join(names.values())}"))
-    return [plot for plot in found if plot]
+    return [plot for plot in [*found, _relearning(run)] if plot]
 
 
 def comparison_plot(runs: Sequence[ReportRun], front: Sequence[int]) -> Plot | None:
@@ -150,6 +150,21 @@ def _truth_ratios(run: ReportRun) -> Plot | None:
     counts = ", ".join(f"{heading} (n = {len(ratios)})" for heading, ratios in samples.items())
     description = f"Cumulative distributions of the truth ratio: {counts}{gap}"
     return _plot("Truth ratios of the forget rows", plots.distributions(samples, test), description)
+
+
+def _relearning(run: ReportRun) -> Plot | None:
+    """How fast the forgotten comes back under fine-tuning, in the model and in the one that never knew it."""
+    models = (("before", run.before), ("after", run.after), ("retain model", run.retain))
+    points: dict[int, dict[str, float]] = {}
+    for heading, evaluation in models:
+        for point in evaluation.curves.get("relearning", []) if evaluation else []:
+            points.setdefault(int(point["step"]), {})[heading] = point["probability"]
+    lines = [{"step": step, **values} for step, values in sorted(points.items())]
+    drawn = plots.curves(lines, {heading: heading for heading, _ in models}, "probability of the forgotten answers")
+    if not drawn:
+        return None
+    described = "Forget answers that the attacker does not have, while it fine-tunes on some that it has"
+    return _plot("Relearning attack", drawn, described)
 
 
 def _has_ratios(evaluation: Evaluation) -> bool:

@@ -27,6 +27,7 @@ STYLE: dict[Any, Any] = {
     "legend.fontsize": 9,
     "svg.hashsalt": "altpo_ds",  # the same numbers give the same file
 }
+MODEL_COLOURS = {"before": BEFORE, "after": AFTER, "retain model": RETAIN}
 CURVE_COLOURS = (AFTER, BEFORE, RETAIN, GREY)
 
 
@@ -97,7 +98,7 @@ def curves(
             if points:
                 axes.plot(
                     *zip(*points, strict=True),
-                    color=colour,
+                    color=MODEL_COLOURS.get(name, colour),
                     lw=1.5,
                     label=names[name],
                     marker="o" if len(points) < 8 else None,
@@ -114,11 +115,10 @@ def curves(
 
 def distributions(samples: Mapping[str, Sequence[float]], test: KolmogorovSmirnov | None) -> str:
     """Share of the forget rows whose truth ratio is at most R, by model; `test`: where after and retain differ most."""
-    colours = {"before": BEFORE, "after": AFTER, "retain model": RETAIN}
     with matplotlib.rc_context(STYLE):
         figure, axes = _figure("truth ratio R (1: true and false equally likely)", "share of forget rows ≤ R")
         for name, ratios in samples.items():
-            axes.ecdf(np.asarray(ratios), color=colours[name], label=name, lw=1.8)
+            axes.ecdf(np.asarray(ratios), color=MODEL_COLOURS[name], label=name, lw=1.8)
         axes.axvline(1, color=GREY, lw=0.8, ls=":")
         _log_axis(axes.xaxis, [ratio for ratios in samples.values() for ratio in ratios])
         if test and test.statistic > 0:

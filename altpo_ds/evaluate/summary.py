@@ -18,6 +18,7 @@ LABELS: dict[str, str] = {
     "forget_quality_ks": f"KS statistic\N{NO-BREAK SPACE}{LOWER}",
     "model_utility": f"Model utility\N{NO-BREAK SPACE}{HIGHER}",
 }
+ACRONYMS = {"mia": "MIA", "auc": "AUC", "muse": "MUSE", "rouge": "ROUGE", "fade": "FADE"}
 SPLIT_LABELS = {
     "forget": "Forget",
     "retain": "Retain",
@@ -34,7 +35,8 @@ for _split, _label in SPLIT_LABELS.items():
 
 def label(name: str) -> str:
     """A metric's name for people; metrics of other suites keep theirs, without underscores."""
-    return LABELS.get(name, name.replace("_", " ").capitalize())
+    words = " ".join(ACRONYMS.get(word, word) for word in name.split("_"))
+    return LABELS.get(name, words[:1].upper() + words[1:])
 
 
 def write_value(name: str, metrics: Metrics | None) -> str:

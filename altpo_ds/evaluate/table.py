@@ -10,6 +10,16 @@ from altpo_ds.evaluate.summary import SPLIT_LABELS, label, write_value
 
 HEADLINES = ("forget_quality", "forget_quality_log10", "forget_quality_ks", "model_utility")
 ROWS = "_rows"
+SUITES = {
+    "Cleanness": ("text_cleanness", "cleanness_"),
+    "Membership attacks": ("mia_", "privleak"),
+    "Distance to the retain model": ("fade",),
+    "Relearning attack": ("relearning_",),
+    "Weights rounded to 8 bits": ("int8_",),
+    "Weights rounded to 4 bits": ("int4_",),
+    "MUSE": ("muse_",),
+    "Language model evaluation harness": ("harness_",),
+}
 
 
 class MetricRow(NamedTuple):
@@ -37,6 +47,8 @@ def metric_groups(run: ReportRun, bounds: Mapping[str, Interval]) -> list[Group]
         own = [name for name in left if name.startswith(f"{split}_")]
         first = [f"{split}_{score}" for score in SCORES]
         groups[SPLIT_LABELS[split]] = [name for name in first if name in own] + [n for n in own if n not in first]
+    for title, starts in SUITES.items():
+        groups[title] = [name for name in left if name.startswith(starts)]
     grouped = {name for of_group in groups.values() for name in of_group}
     groups["Other"] = [name for name in left if name not in grouped]
     return [

@@ -203,9 +203,12 @@ def test_metrics_of_any_suite_with_their_basis_and_reasons(tmp_path: Path) -> No
     evaluation["reasons"]["privleak"] = "needs the retain model"
     evaluation["notes"] = {"mia_loss_auc": "few rows"}
     evaluation["intervals"] = {"mia_loss_auc": [0.5, 0.75]}
+    evaluation["curves"] = {"relearning": [{"step": step, "probability": 0.1 * step} for step in (0, 5)]}
     (run_dir / "evaluation.json").write_text(json.dumps(evaluation))
-    words = render(tmp_path, run_dir).words
-    assert "Other Mia loss auc few rows – 0.625 0.500 – 0.750 – altpo" in words
+    page = render(tmp_path, run_dir)
+    assert any(str(image["alt"]).startswith("Relearning attack") for image in page.named("img"))
+    words = page.words
+    assert "Membership attacks MIA loss AUC few rows – 0.625 0.500 – 0.750 – altpo" in words
     assert "Privleak needs the retain model – – – altpo" in words
     assert "Forget extraction strength – 0.250 – n = 20, altpo" in words
     assert "KS statistic ↓ 1.000 0.100 – n = 20, altpo" in words
