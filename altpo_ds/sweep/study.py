@@ -81,7 +81,10 @@ class Study:
         with self._locked():
             for frozen in self.trials:
                 if frozen.state == TrialState.RUNNING and (lock := self._claim(self.name(frozen.number))) is not None:
-                    return self._job(Trial(self.study, frozen._trial_id), lock, resumed=True)
+                    if frozen.params.keys() == self.distributions.keys():
+                        return self._job(Trial(self.study, frozen._trial_id), lock, resumed=True)
+                    self._draw_again(frozen)
+                    os.close(lock)
             waiting = any(trial.state == TrialState.WAITING for trial in self.trials)
             if not waiting and (self.sweep.file.method == "grid" or len(self.trials) >= self.cap):
                 return None
@@ -116,6 +119,12 @@ class Study:
         job.trial.set_user_attr(METRICS, metrics)
         self.study.tell(job.trial, state=TrialState.PRUNED)
         os.close(job.lock)
+
+    def _draw_again(self, frozen: FrozenTrial) -> None:
+        """Gives up a trial whose worker died while it drew the parameters; a grid's point waits anew."""
+        self.study.tell(frozen.number, state=TrialState.FAIL)
+        if point := frozen.system_attrs.get("fixed_params"):
+            self.study.enqueue_trial(point)
 
     def _open(self) -> optuna.Study:
         """The folder's study, made by the first worker. Raises UserError where it is another sweep's."""

@@ -56,6 +56,15 @@ def test_a_trial_whose_worker_is_gone_is_taken_up(tmp_path: Path) -> None:
     assert lost.trials[0].state == TrialState.COMPLETE
 
 
+def test_a_point_of_the_grid_outlives_a_worker_that_died_while_drawing(tmp_path: Path) -> None:
+    lost, other = study(tmp_path), study(tmp_path)
+    lost.study.ask()  # takes the first point, and dies before it has noted the parameters
+    jobs = [taken(other), taken(other)]
+    assert [job.arguments for job in jobs] == [["--objective.beta=0.5"], ["--objective.beta=0.1"]]
+    assert other.next() is None
+    assert other.trials[0].state == TrialState.FAIL
+
+
 def test_a_trial_without_the_figures_has_failed(tmp_path: Path) -> None:
     of = study(tmp_path)
     failure = of.finish(taken(of), {"train/loss": 1.0}, None)
