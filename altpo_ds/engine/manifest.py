@@ -2,9 +2,9 @@
 
 import hashlib
 import os
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from altpo_ds.config.files import sync, write_whole
 
@@ -27,6 +27,15 @@ class Manifest(BaseModel):
 
     step: int
     files: dict[str, Entry]
+
+    @field_validator("files")
+    @classmethod
+    def _within(cls, files: dict[str, Entry]) -> dict[str, Entry]:
+        """No name leads out of the checkpoint."""
+        for name in files:
+            if "\0" in name or PurePosixPath(name).is_absolute() or ".." in PurePosixPath(name).parts:
+                raise ValueError(f"{name!r} is no file of it")
+        return files
 
 
 def read(checkpoint: Path) -> Manifest | str:

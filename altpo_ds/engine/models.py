@@ -1,6 +1,7 @@
 """Loads tokenizers and models; under ZeRO-3 each rank keeps its shard of the parameters from the start."""
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -47,12 +48,21 @@ def load_scorer(path: str, model: ModelConfig, deepspeed: dict[str, Any], device
     with together():
         check_model_path(path)
         try:
+            _check_index(Path(path) / "model.safetensors.index.json")
             loaded = _load(path, dtype, deepspeed, model.trust_remote_code)
         except Exception as error:  # as above
             raise unloadable("the model", path, error) from error
     if model.gradient_checkpointing:
         loaded.gradient_checkpointing_enable({"use_reentrant": False})
     return SequenceScorer(loaded, model.attention)
+
+
+def _check_index(file: Path) -> None:
+    """ValueError for an index of weight files that names one outside of its folder."""
+    if file.is_file():
+        for name in sorted(set(json.loads(file.read_bytes())["weight_map"].values())):
+            if Path(name).name != name:
+                raise ValueError(f"{file.name} names {name!r}, which is no file of its folder")
 
 
 def access(path: str, trusted: Sequence[str] = ()) -> dict[str, Any]:

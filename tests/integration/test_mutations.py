@@ -1,4 +1,4 @@
-"""More than 2,000 damaged inputs: each is one line that names place and remedy, or works; none crashes or hangs.
+"""2,540 damaged inputs: each is one line that names place and remedy, or works; none crashes or hangs.
 
 The damage is drawn from seeds: case N of a test is the same on every machine.
 """
@@ -37,6 +37,7 @@ from altpo_ds.config.section import PerturbedSource, Source
 from altpo_ds.data.alternates_index import AlternatesIndex
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.check import check_share, decide, merge
+from altpo_ds.engine import manifest
 from altpo_ds.engine.models import load_tokenizer
 from altpo_ds.engine.reference_cache import ReferenceCache
 from altpo_ds.evaluate.inputs import read_examples
@@ -360,3 +361,26 @@ def test_caches_of_log_probabilities(tmp_path: Path) -> None:
         file.write_bytes(damaged_bytes(whole, Random(case)))
         line = refusal(case, lambda: ReferenceCache(file))
         assert line is None or str(file) in line, f"case {case}: {line}"
+
+
+def test_manifests_of_checkpoints(tmp_path: Path) -> None:
+    files = {"state.json": b"{}", "zero/a.pt": b"weights", "rng-0.pt": b"numbers"}
+    for name, content in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_bytes(content)
+    entries = {name: manifest.describe(tmp_path / name) for name in files}
+    manifest.write(tmp_path, manifest.Manifest(step=3, files=entries))
+    file = tmp_path / manifest.NAME
+    whole, found = file.read_text(), 0
+    assert manifest.damage(tmp_path) is None
+    for case in range(200):
+        rng = Random(case)
+        if case % 2:
+            file.write_bytes(damaged_bytes(whole.encode(), rng))
+        else:
+            file.write_text(json.dumps(damaged_value(json.loads(whole), rng)))
+        with limited(case):
+            what = manifest.damage(tmp_path)
+        found += what is not None
+        assert what is None or (str(tmp_path) in what and "\n" not in what), f"case {case}: {what}"
+    assert found > 100

@@ -19,6 +19,7 @@ from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import ModelConfig
 from altpo_ds.config.section import Source
 from altpo_ds.data.sources import read
+from altpo_ds.engine import manifest
 from altpo_ds.engine.models import load_scorer, load_tokenizer
 from tests.conftest import Command, Tiny, write_jsonl
 
@@ -203,6 +204,26 @@ def test_names_that_lead_elsewhere_are_no_hub_names(tmp_path: Path, name: str) -
         list(read(Source(path=name)))
     with pytest.raises(UserError, match="is no model directory"):
         load_tokenizer(name)
+
+
+@pytest.mark.parametrize("name", ["../elsewhere.safetensors", "/tmp/elsewhere.safetensors"])
+def test_an_index_of_weights_names_no_file_elsewhere(tiny: Tiny, tmp_path: Path, name: str) -> None:
+    shutil.copytree(tiny.model, model := tmp_path / "model")
+    (model / "model.safetensors").rename(tmp_path / "elsewhere.safetensors")
+    (model / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": {"w": name}}))
+    torch.distributed.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        with pytest.raises(UserError, match=f"names '{name}', which is no file of its folder"):
+            load_scorer(str(model), ModelConfig(path=str(model)), {}, torch.device("cpu"))
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@pytest.mark.parametrize("name", ["../secret", "/etc/hostname", "zero/../../secret", "a\0b"])
+def test_a_manifest_names_no_file_elsewhere(tmp_path: Path, name: str) -> None:
+    document = {"step": 1, "files": {name: {"size": 1, "sha256": "0"}}}
+    (tmp_path / manifest.NAME).write_text(json.dumps(document))
+    assert "manifest.json' is damaged" in (manifest.damage(tmp_path) or "")
 
 
 def test_a_hub_out_of_reach_is_said_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
