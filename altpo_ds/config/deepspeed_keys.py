@@ -59,10 +59,6 @@ KNOWN: KeyTree = {
         synchronize_checkpoint_boundary"""
     ),
     "aio": _values("block_size queue_depth intra_op_parallelism single_submit overlap_events use_gds"),
-    "checkpoint": {
-        **_values("tag_validation load_universal use_node_local_storage checkpoint_serialization writer"),
-        "parallel_write": _values("pipeline_stage"),
-    },
     "comms_logger": _values("enabled prof_all prof_ops verbose debug"),
     "flops_profiler": _values(
         "enabled recompute_fwd_factor profile_step module_depth top_modules detailed output_file"
@@ -83,6 +79,7 @@ KNOWN: KeyTree = {
 
 _NOT_OURS = "this trainer has no such feature; remove it"
 REFUSED: Mapping[str, str] = {
+    "checkpoint": "set checkpoints.every, checkpoints.keep and checkpoints.asynchronous in the run instead",
     "optimizer": "set train.lr, train.betas and train.weight_decay in the run instead",
     "scheduler": "set train.scheduler and train.warmup in the run instead",
     "bfloat16": 'write "bf16", or set model.dtype in the run',

@@ -110,9 +110,11 @@ def restore(engine: Any, saved: SavedStates) -> None:
     """Puts saved weights, moments, schedule and counters into a DeepSpeed engine that has not trained yet."""
     zero = engine.optimizer
     inner = getattr(zero, "optimizer", zero)
+    sharded = hasattr(zero, "fp32_partitioned_groups_flat")
+    if zero is not inner and not sharded and not hasattr(zero, "update_lp_params"):
+        raise UserError("stage 0 in half precision continues only its own checkpoints; set engine.deepspeed to zero3")
     for flat in _optimized(zero):
         inner.state[flat] = _state(inner, flat, saved.step)
-    sharded = hasattr(zero, "fp32_partitioned_groups_flat")
     if not sharded and hasattr(zero, "_lazy_init_hp_params_optimizer_state"):
         zero._lazy_init_hp_params_optimizer_state()
     with torch.no_grad():

@@ -30,7 +30,7 @@ from altpo_ds.engine.distributed import free_port
 RANKS = 2
 SAVE_EVERY, EVALUATE_EVERY = 3, 8
 MOMENTS = ("start", "steps", "save", "evaluation", "wandb")
-DEADLINE = 120  # seconds in which an awaited moment comes, and in which a rank ends whose peer was killed
+DEADLINE = 300  # seconds in which an awaited moment comes, and in which a rank ends whose peer was killed
 
 
 def prepare(folder: Path, steps: int) -> list[str]:

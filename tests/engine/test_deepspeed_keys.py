@@ -76,10 +76,7 @@ def test_every_key_that_deepspeed_reads_is_known_or_refused() -> None:
 
 @pytest.mark.parametrize(
     ("name", "known"),
-    [
-        (name, KNOWN[name])
-        for name in ("activation_checkpointing", "aio", "flops_profiler", "data_types", "checkpoint", "timers")
-    ],
+    [(name, KNOWN[name]) for name in ("activation_checkpointing", "aio", "flops_profiler", "data_types", "timers")],
 )
 def test_sections_that_deepspeed_reads_key_by_key(name: str, known: Any) -> None:
     section = Recorder()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from altpo_ds.config.errors import UserError
 from altpo_ds.engine import manifest
 from altpo_ds.engine.export import export
 from tests.conftest import Command, Tiny, losses_of, metrics_of
@@ -116,6 +117,8 @@ def test_it_continues_on_one_rank_and_refuses_code(runs: Path, tiny: Tiny, tmp_p
     assert len(errors) == 1
     assert f"checkpoint file '{shard}'" in errors[0]
     assert "Traceback" not in result.stderr
+    with pytest.raises(UserError, match=shard.name):
+        export(shard.parents[1], tmp_path / "model")
     assert not mark.exists()
     for number, (name, _) in enumerate(CHANGED):
         check(runs, name, tmp_path / str(number), tiny)
