@@ -30,7 +30,7 @@ from altpo_ds.engine.distributed import free_port
 RANKS = 2
 SAVE_EVERY, EVALUATE_EVERY = 3, 8
 MOMENTS = ("start", "steps", "save", "evaluation", "wandb")
-DEADLINE = 300  # seconds in which an awaited moment comes, and in which a rank ends whose peer was killed
+DEADLINE = 300  # seconds in which an awaited moment comes, or a rank ends whose peer was killed
 
 
 def prepare(folder: Path, steps: int) -> list[str]:
@@ -66,7 +66,7 @@ def prepare(folder: Path, steps: int) -> list[str]:
         "evaluate.forget.path": folder / "evaluate.jsonl",
         "evaluate.max_length": 40,
         "checkpoints.every": SAVE_EVERY,
-        "engine.timeout": 60,
+        "engine.timeout": 600,
     }
     (folder / "run.yaml").write_text("run_dir: unused\nmodel: {path: unused}\n")
     return [str(folder / "run.yaml"), *(f"--{key}={value}" for key, value in options.items())]
