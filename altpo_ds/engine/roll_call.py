@@ -35,9 +35,9 @@ class RollCall:
         lost, silent = self._lost()
         if self.rank != min({*range(self.size)} - {*silent, *lost}, default=self.rank):
             return
-        where = f"in step {self.step}" if self.step else "before the first step"
+        where = f" in step {self.step}" if self.step else ""
         why = f"killed, or hanging for longer than engine.timeout = {self.timeout:g} s"
-        what = f"lost rank {', '.join(map(str, lost))} {where} ({why})" if lost else f"the connection broke {where}"
+        what = f"lost rank {', '.join(map(str, lost))}{where} ({why})" if lost else f"the connection broke{where}"
         print(
             f"altpo-ds: {what}; start the same command again to continue from the last checkpoint",
             file=sys.stderr,
