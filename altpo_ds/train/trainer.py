@@ -85,8 +85,10 @@ class Trainer:
         every = self.config.train.evaluate_every
         if not every or self.evaluated == self.step or (self.step % every and self.step < self.steps):
             return
+        devices = [self.world.device] if self.world.device.type == "cuda" else []
         try:
-            with preemption.abandonable():
+            # Training draws the same numbers whether the evaluation was there, or there twice.
+            with preemption.abandonable(), torch.random.fork_rng(devices):
                 self.evaluate(self.step)
         except preemption.Abandoned as abandoned:
             self.stop(abandoned.status)
