@@ -1,6 +1,7 @@
 """Evaluation on two ranks: in the middle of training, of several models, and from the cache."""
 
 import json
+import math
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,3 +102,8 @@ def test_a_second_time_nothing_is_computed(story: Story) -> None:
     said = [line for line in story.result.stderr.splitlines() if "no forward pass" in line]
     # plain and watched have the same weights: the cache knows the second one in the first call already
     assert [line.split(":")[0].rpartition("/")[2] for line in said] == ["step-3", "step-3", "step-3", "dropout"]
+
+
+def test_training_has_dropout(story: Story) -> None:
+    # without it the policy is the reference at the first step, and every pair costs 2 / beta * log 2
+    assert metrics_of(story.plain)[0]["train/loss_forget"] != pytest.approx(2 / 0.1 * math.log(2), rel=1e-4)
