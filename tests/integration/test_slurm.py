@@ -53,7 +53,7 @@ class Cluster:
         return dict(re.findall(r"(\w+)=(\S*)", self.run("scontrol", "--oneliner", "show", "job", number)))
 
     def wait(
-        self, number: str, seen: Callable[[dict[str, str]], bool], log: Path, timeout: float = 150
+        self, number: str, seen: Callable[[dict[str, str]], bool], log: Path, timeout: float = 240
     ) -> dict[str, str]:
         end = time.monotonic() + timeout
         while not seen(job := self.job(number)):
