@@ -1,6 +1,6 @@
 """Compares the predictions of `altpo-ds plan` with real short runs under gloo: memory, checkpoint, bytes moved.
 
-    python benchmarks/plan.py [--model DIR ...] [--ranks 1 2 4] [--deepspeed zero3_cpu zero2 zero0] [--tokens 600]
+    python -m benchmarks.plan [--model DIR ...] [--ranks 1 2 4] [--deepspeed zero3_cpu zero2 zero0] [--tokens 600]
 
 Without --model two models with random weights are made: the demo's size and one of 50 million parameters. Memory is a
 rank's peak above what it held before the model was there, as a mean over ranks. Prints one JSON line.
@@ -26,6 +26,7 @@ from altpo_ds.plan.cost import checkpoint_bytes, traffic
 from altpo_ds.plan.memory import Load, memory, peak
 from altpo_ds.plan.shape import model_shape
 
+ROOT = Path(__file__).parents[1]
 STEPS = 3
 SIZES = {"demo": (64, 4, 192, 1000), "50M": (512, 8, 1408, 32000)}  # width, layers, feed-forward, vocabulary
 
@@ -80,6 +81,12 @@ def reset_high_water() -> int:
     return high_water()
 
 
+def put(state: Any, file: Path) -> None:
+    """Writes a shard as it comes."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    torch.save(state, file)
+
+
 def measure(model: str, deepspeed: str, tokens: int, folder: Path) -> dict[str, Any]:
     """On one rank of a group: peaks while loading and while training, messages of a step, bytes of a checkpoint."""
     from deepspeed.comm.comm import comms_logger
@@ -112,7 +119,8 @@ def measure(model: str, deepspeed: str, tokens: int, folder: Path) -> dict[str, 
         name: sum(size * entry[0] for size, entry in sizes.items())
         for name, sizes in comms_logger.get_raw_data().items()
     }
-    policy.save(folder / "checkpoint")
+    (folder / "checkpoint").mkdir(exist_ok=True)
+    policy.save(folder / "checkpoint", put)
     measured = gather_objects((loading, training))
     stop()
     stored = sum(file.stat().st_size for file in (folder / "checkpoint").rglob("*") if file.is_file())
@@ -139,13 +147,13 @@ def predict(model: str, deepspeed: str, ranks: int, tokens: int) -> dict[str, in
     }
 
 
-def in_processes(ranks: int, *arguments: str) -> dict[str, Any]:
-    """This file's `--worker` on so many ranks; what rank 0 prints last."""
+def in_processes(module: str, ranks: int, *arguments: str) -> dict[str, Any]:
+    """A benchmark's worker on so many ranks; what rank 0 prints last."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
     # glibc keeps freed memory of its heap: every tensor is mapped by itself here, so that it goes when it is freed
     environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
-    command = [sys.executable, *launcher, __file__, "--worker", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
+    command = [sys.executable, *launcher, "-m", module, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
     if not lines:
         raise SystemExit(done.stderr[-2000:])
@@ -176,7 +184,9 @@ def main() -> None:
                     file = with_logger(deepspeed, folder)
                     case = folder / f"{Path(model).name}-{deepspeed}-{ranks}"
                     make_model(case / "tiny", 64, 1, 64, 100)
-                    measured = in_processes(ranks, model, file, str(case), "--tokens", str(options.tokens))
+                    measured = in_processes(
+                        "benchmarks.plan", ranks, "--worker", model, file, str(case), "--tokens", str(options.tokens)
+                    )
                     predicted = predict(model, file, ranks, options.tokens)
                     named = {"model": Path(model).name, "deepspeed": deepspeed, "ranks": ranks}
                     errors = {
