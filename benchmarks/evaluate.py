@@ -1,6 +1,6 @@
 """Times the TOFU suite against a plain loop in the manner of the AltPO and TOFU authors, and compares the numbers.
 
-    python benchmarks/evaluate.py --model DIR --data FOLDER [--rows 40] [--batch-size 8] [--pad longest]
+    python benchmarks/evaluate.py --model DIR --data FOLDER [--rows 40] [--batch-size 32] [--pad longest]
 
 FOLDER holds forget01_perturbed.jsonl, retain_perturbed.jsonl and real_authors_perturbed.jsonl. The plain loop takes
 rows in file order, batches of the same size: one pass for the answers, one for the paraphrases, one for each
@@ -137,7 +137,7 @@ def main() -> None:
     parser.add_argument("--model", required=True)
     parser.add_argument("--data", required=True, type=Path)
     parser.add_argument("--rows", type=int, default=40, help="of each split")
-    parser.add_argument("--batch-size", type=int, default=8, help="rows in one pass and in one generation")
+    parser.add_argument("--batch-size", type=int, default=32, help="rows in one pass and in one generation")
     parser.add_argument("--max-length", type=int, default=200)
     parser.add_argument("--pad", default="limit", choices=["limit", "longest"])
     parser.add_argument("--threads", type=int, default=2)
