@@ -136,6 +136,16 @@ def row_scores(rows: Sequence[Row], split: str, dialect: Dialect) -> dict[str, l
     return scores
 
 
+def version_scores(rows: Sequence[Row]) -> dict[str, list[float]]:
+    """Per row, by metric's name: probability of the paraphrased answer, geometric mean probability of the perturbed
+    ones, and the share of the former in the sum of both (OpenUnlearning's `prob_mean`: how far the fact is known).
+    """
+    right = [probability(row["paraphrased_nll"]) for row in rows]
+    wrong = [math.exp(-float(_nlls(row["perturbed_nll"], "perturbed_nll").mean())) for row in rows]
+    known = [c / (c + w + EPSILON) for c, w in zip(right, wrong, strict=True)]
+    return {"paraphrased_probability": right, "perturbed_probability": wrong, "truth_probability": known}
+
+
 def tofu_metrics(
     splits: Mapping[str, Sequence[Row]], dialect: Dialect, reference: Sequence[Row] | None = None
 ) -> dict[str, float | None]:

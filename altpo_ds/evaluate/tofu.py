@@ -1,7 +1,14 @@
 """The suite `tofu`: forgetting and utility on TOFU's splits (Maini et al. 2024)."""
 
 from altpo_ds.evaluate.context import Context
-from altpo_ds.evaluate.metrics import rouge_l_recall, tofu_metrics, tofu_notes, tofu_reasons, truth_ratio
+from altpo_ds.evaluate.metrics import (
+    rouge_l_recall,
+    tofu_metrics,
+    tofu_notes,
+    tofu_reasons,
+    truth_ratio,
+    version_scores,
+)
 from altpo_ds.evaluate.result import Result
 
 
@@ -19,4 +26,6 @@ def tofu(context: Context) -> Result:
     result.metrics = tofu_metrics(result.per_example, dialect, reference)
     result.reasons = tofu_reasons(result.metrics)
     result.notes = tofu_notes(result.metrics)
+    for name, scores in version_scores(result.per_example.get("forget", [])).items():
+        result.mean(f"forget_{name}", scores, "no forget rows were given")
     return result

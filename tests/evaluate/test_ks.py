@@ -11,7 +11,7 @@ def test_the_detectable_gap_is_the_first_that_is_significant(rows: int) -> None:
     """Two samples of which one is the other moved up by h places have a KS statistic of h / rows."""
 
     def pvalue(h: int) -> float:
-        return float(ks_2samp(list(range(rows)), [i + h - 0.5 for i in range(rows)], method="exact").pvalue)
+        return float(ks_2samp(list(range(rows)), [i + h - 0.5 for i in range(rows)], method="exact")[1])  # pyright: ignore[reportArgumentType, reportIndexIssue]
 
     h = round(detectable_gap(rows) * rows)
     assert pvalue(h) <= 0.05 < pvalue(h - 1)

@@ -93,6 +93,18 @@ def test_published_rounded_figures(name: str) -> None:
 
 
 @needs_golden
+@pytest.mark.parametrize("name", LOGS)
+def test_versions_of_the_forget_answers(name: str) -> None:
+    log = golden(name)
+    expected = log["expected"]["altpo"]["forget"]
+    scores = m.version_scores(as_rows(log["inputs"]["splits"]["forget"]))
+    found = {key: float(np.mean(values)) for key, values in scores.items()}
+    assert found["paraphrased_probability"] == pytest.approx(expected["paraphrase_prob"], rel=1e-7)
+    assert found["perturbed_probability"] == pytest.approx(expected["perturbed_prob"], rel=1e-7)
+    assert found["truth_probability"] == pytest.approx(expected["truth_ratio_prob_mean"], rel=1e-7)
+
+
+@needs_golden
 @pytest.mark.parametrize("name", [name for name in LOGS if name.startswith("altpo_")])
 def test_cleanness(name: str) -> None:
     log = golden(name)
