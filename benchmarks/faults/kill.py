@@ -66,7 +66,7 @@ def prepare(folder: Path, steps: int) -> list[str]:
         "evaluate.forget.path": folder / "evaluate.jsonl",
         "evaluate.max_length": 40,
         "checkpoints.every": SAVE_EVERY,
-        "engine.timeout": 600,
+        "engine.timeout": 200,
     }
     (folder / "run.yaml").write_text("run_dir: unused\nmodel: {path: unused}\n")
     return [str(folder / "run.yaml"), *(f"--{key}={value}" for key, value in options.items())]
@@ -126,8 +126,12 @@ class Start:
         return came and self.running
 
     def kill(self, ranks: list[int]) -> bool:
-        """Kills ranks; whether the others then end by themselves. None is left."""
-        for rank in ranks:
+        """Kills ranks; whether the others then end by themselves. None is left.
+
+        A rank that waits for one that never joined waits as long as torch lets it: it is ended, as a launcher would.
+        """
+        joined = bool(self.steps)
+        for rank in ranks if joined else range(RANKS):
             self.ranks[rank].send_signal(signal.SIGKILL)
         alone = True
         for rank in self.ranks:
