@@ -33,9 +33,17 @@ def write_report(out: Path, runs: Sequence[ReportRun]) -> None:
         undefined=StrictUndefined,
     )
     page = environment.get_template("report.html.jinja").render(
-        runs=[_run_context(run) for run in runs], comparison=compare(runs) if len(runs) > 1 else None
+        runs=[_named_context(run) for run in runs], comparison=compare(runs) if len(runs) > 1 else None
     )
     write_whole(out, page)
+
+
+def _named_context(run: ReportRun) -> dict[str, Any]:
+    """A row that does not fit the others is looked for in the evaluations of this run."""
+    try:
+        return _run_context(run)
+    except UserError as error:
+        raise UserError(f"{run.name}: {error}") from error
 
 
 def _run_context(run: ReportRun) -> dict[str, Any]:
