@@ -10,7 +10,7 @@ import pytest
 from altpo_ds.alternates.backend import Keep
 from altpo_ds.alternates.prompts import Prompt, Rendered, load_prompt
 from altpo_ds.alternates.question import Request, Sample
-from altpo_ds.config.schema import RunConfig
+from altpo_ds.config.schema import AlternatesConfig, RunConfig
 from tests.conftest import write_jsonl
 
 TOWNS = ["Norwick", "Elmstead", "Port Avel", "Sundby", "Marlow", "Quill Bay", "Ostrand", "Harrow End"]
@@ -23,6 +23,8 @@ def prompt() -> Prompt:
 
 class StubBackend:
     """A sample is a pure function of its seed; some are bad. Parts of two questions; may break after some parts."""
+
+    settings = AlternatesConfig()
 
     def __init__(self, breaks_after: int | None = None) -> None:
         self.parts, self.breaks_after = 0, breaks_after
@@ -40,7 +42,7 @@ class StubBackend:
             keep([(request, [self.draw(seed) for seed in request.seeds]) for request in part])
 
     @staticmethod
-    def draw(seed: int) -> Sample:
+    def draw(seed: int | None) -> Sample:
         rng = Random(seed)
         town = rng.choice(TOWNS)
         texts = [f"The author was born in {town}.", f"They were born in {town}, by the sea.", "I'm sorry, no.", ""]
