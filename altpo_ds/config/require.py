@@ -19,11 +19,6 @@ def require_unlearn(config: RunConfig) -> None:
         )
     _require(config.data.forget, "data.forget", "unlearn", "the rows to forget")
     _require(config.data.alternates, "data.alternates", "unlearn", "the answers in place of the forgotten ones")
-    if config.alternates.refresh_every and config.reference.mode != "online":
-        raise UserError(
-            f"reference.mode = {config.reference.mode}: contradicts alternates.refresh_every, whose new alternates no "
-            "cache knows; set --reference.mode=online"
-        )
     if config.objective.retain_loss == "none":
         return
     loss = f"objective.retain_loss = {config.objective.retain_loss}"

@@ -11,6 +11,7 @@ from altpo_ds.config.errors import UserError
 from altpo_ds.config.evaluation import ClassifierConfig
 from altpo_ds.config.require import check_model_path
 from altpo_ds.engine.distributed import World, broadcast_object, together
+from altpo_ds.engine.models import access, unloadable
 from altpo_ds.engine.scoring import shared_out
 from altpo_ds.evaluate import embedded
 
@@ -72,12 +73,12 @@ def _load(config: ClassifierConfig) -> tuple[Any, Any, int]:
     path = str(config.path)
     check_model_path(path)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(path, **access(path))
         model = AutoModelForSequenceClassification.from_pretrained(
-            path, dtype=getattr(torch, config.dtype), trust_remote_code=False
+            path, dtype=getattr(torch, config.dtype), **access(path)
         )
-    except (OSError, ValueError) as error:
-        raise UserError(f"evaluate.classifier.path = {path}: {' '.join(str(error).split())[:300]}") from error
+    except Exception as error:  # the loaders raise many types
+        raise unloadable("the classifier", path, error) from error
     labels: dict[str, int] = {str(name): int(i) for i, name in model.config.id2label.items()}
     if config.label not in labels:
         raise UserError(

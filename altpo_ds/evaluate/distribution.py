@@ -26,7 +26,8 @@ def distribution(context: Context) -> Result:
             result.lack(name, "needs the retain model itself (evaluate.retain_model)")
         return result
     with together():
-        if load_tokenizer(path).get_vocab() != context.chat.tokenizer.get_vocab():
+        trusted = context.config.model.trust_remote_code
+        if load_tokenizer(path, trusted).get_vocab() != context.chat.tokenizer.get_vocab():
             raise UserError(
                 f"evaluate.retain_model = {path}: has another vocabulary than the model under evaluation, so neither "
                 "can score the other's answers"
