@@ -32,6 +32,16 @@ def shared() -> Path:
     return SHARED
 
 
+# options of a run whose alternates are sampled anew from a moving average of its policy
+REFRESHED = {
+    "reference__mode": "online",
+    "alternates__refresh_every": 2,
+    "alternates__refresh_average": 0.5,
+    "alternates__max_new_tokens": 24,
+    "alternates__min_rouge": 0,
+}
+
+
 def write_jsonl(file: Path, rows: Iterable[Mapping[str, Any]]) -> Path:
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file

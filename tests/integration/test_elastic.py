@@ -12,18 +12,11 @@ import pytest
 from altpo_ds.config.errors import UserError
 from altpo_ds.engine import manifest
 from altpo_ds.engine.export import export
-from tests.conftest import Command, Tiny, losses_of, metrics_of
+from tests.conftest import REFRESHED, Command, Tiny, losses_of, metrics_of
 
 pytestmark = pytest.mark.slow
 
 STEPS = {"train__max_steps": 4, "checkpoints__every": 2, "checkpoints__keep": 4}
-REFRESHED = {
-    "reference__mode": "online",
-    "alternates__refresh_every": 2,
-    "alternates__refresh_average": 0.5,
-    "alternates__max_new_tokens": 24,
-    "alternates__min_rouge": 0,
-}
 # name of a run on two ranks: what it adds to the run of the name "first"
 RUNS: dict[str, dict[str, object]] = {
     "first": {},

@@ -11,18 +11,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.engine import manifest
-from tests.conftest import Command, Tiny, losses_of, metrics_of
+from tests.conftest import REFRESHED, Command, Tiny, losses_of, metrics_of
 
 STEPS = 6
-
-
-REFRESHED = {
-    "reference__mode": "online",
-    "alternates__refresh_every": 2,
-    "alternates__refresh_average": 0.5,
-    "alternates__max_new_tokens": 24,
-    "alternates__min_rouge": 0,
-}
 
 
 @pytest.mark.slow
