@@ -58,7 +58,7 @@ class _TokenLogProbs(torch.autograd.Function):
                 grad_logits *= 1 - (capped / ctx.softcap) ** 2
             grad_logits = (grad_logits.mul_(ctx.scale) if ctx.scale != 1 else grad_logits).to(hidden.dtype)
             if grad_hidden is not None:
-                torch.mm(grad_logits, weight, out=grad_hidden[part])
+                grad_hidden[part] = grad_logits @ weight
             if need_weight:
                 update = grad_logits.T @ hidden[part]
                 grad_weight = update if grad_weight is None else grad_weight.add_(update)
