@@ -48,6 +48,9 @@ class PolicyEngine:
         self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
         # DeepSpeed would copy scripts into every checkpoint; `altpo-ds export` does their work.
         self.engine._copy_recovery_script = lambda save_path: None
+        if world.size == 1 and self.engine.zero_optimization_stage() == 0:
+            # Alone it would copy all gradients into one buffer and back.
+            self.engine.enable_backward_allreduce = False
         # transformers loads models in evaluation mode, in which neither dropout nor gradient checkpointing works.
         self.engine.train()
 
