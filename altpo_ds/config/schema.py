@@ -34,6 +34,9 @@ class ModelConfig(Section):
         "padded: one padded row per response; auto: flex on GPUs, tree elsewhere",
     )
     gradient_checkpointing: bool = False
+    liger: bool = Field(
+        default=False, description="Liger's kernels for norms, rotary embeddings and MLPs; GPUs only, extra `liger`"
+    )
     trust_remote_code: list[ModelPath] = Field(
         default=[], description="models, as their paths are written here, whose own Python code may run"
     )

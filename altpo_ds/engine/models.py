@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.integrations.liger import apply_liger_kernel
+from transformers.utils.import_utils import is_liger_kernel_available
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.hub import hub_endpoint, hub_reachable
@@ -47,6 +49,8 @@ def load_scorer(path: str, model: ModelConfig, deepspeed: dict[str, Any], device
     dtype = resolve_dtype(model.dtype, device)
     with together():
         check_model_path(path)
+        if model.liger:
+            _check_liger(device)
         try:
             _check_index(Path(path) / "model.safetensors.index.json")
             loaded = _load(path, dtype, deepspeed, model.trust_remote_code)
@@ -54,7 +58,17 @@ def load_scorer(path: str, model: ModelConfig, deepspeed: dict[str, Any], device
             raise unloadable("the model", path, error) from error
     if model.gradient_checkpointing:
         loaded.gradient_checkpointing_enable({"use_reentrant": False})
+    if model.liger:
+        # Not its losses: the head projects response tokens alone.
+        apply_liger_kernel(loaded, {"cross_entropy": False, "fused_linear_cross_entropy": False})
     return SequenceScorer(loaded, model.attention)
+
+
+def _check_liger(device: torch.device) -> None:
+    if device.type != "cuda":
+        raise UserError("model.liger: Liger's kernels run on GPUs, and there is none; leave it out")
+    if not is_liger_kernel_available():
+        raise UserError("model.liger: its package is not installed; pip install 'altpo_ds[liger]', or leave it out")
 
 
 def _check_index(file: Path) -> None:

@@ -169,3 +169,18 @@ def test_row_lengths_come_in_few_sizes(tokens: int) -> None:
     assert bucket(padded) == padded
     octave = {bucket(n) for n in range(tokens, 2 * tokens, max(1, tokens // 64))}
     assert len(octave) <= 18
+
+
+@pytest.mark.parametrize("name", ["llama_gqa_tied", "gemma2"])
+def test_recomputed_activations_change_no_gradient(name: str) -> None:
+    """gradient_checkpointing, as load_scorer turns it on."""
+    gradients = []
+    for checkpointing in (False, True):
+        model = build(name)
+        if checkpointing:
+            model.gradient_checkpointing_enable({"use_reentrant": False})
+        model.train()
+        SequenceScorer(model, "tree")(pack(trees()))[0].sum().backward()
+        gradients.append([parameter.grad for parameter in model.parameters()])
+        assert model.base_model.layers[0].gradient_checkpointing == checkpointing
+    torch.testing.assert_close(gradients[0], gradients[1], rtol=0, atol=0)
