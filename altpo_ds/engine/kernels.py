@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import logging
 import os
 import sys
@@ -47,6 +48,7 @@ def build(name: str) -> str | None:
     from deepspeed.accelerator import get_accelerator
 
     use_own_tools()
+    _ask_the_processor_once()
     accelerator: Any = get_accelerator()
     try:
         with alone():
@@ -54,3 +56,11 @@ def build(name: str) -> str | None:
     except Exception as error:  # a failed build raises what the compiler's wrapper likes
         return (str(error).splitlines() or [type(error).__name__])[0][:200]
     return None
+
+
+def _ask_the_processor_once() -> None:
+    """Builders and optimizer each start a process that names the processor, a second every time."""
+    import cpuinfo
+
+    if not hasattr(cpuinfo.get_cpu_info, "cache_info"):
+        cpuinfo.get_cpu_info = functools.cache(cpuinfo.get_cpu_info)
