@@ -34,24 +34,24 @@ def help_seconds(runs: int) -> list[float]:
     return seconds
 
 
-def run_file(options: argparse.Namespace, folder: Path) -> Path:
-    """A run that writes a line for each step and sends nothing anywhere."""
-    settings = {
-        "run_dir": str(folder / "run"),
-        "model": {"path": options.model},
-        "data": {name: {"path": str(Path(getattr(options, name)).resolve())} for name in SOURCES},
-        "train": {"global_batch_size": 1, "max_steps": 2},
+def settings(model: str, **sources: str) -> dict[str, Any]:
+    """A run of one question a step that sends nothing anywhere."""
+    return {
+        "model": {"path": model},
+        "data": {name: {"path": str(Path(path).resolve())} for name, path in sources.items()},
+        "train": {"global_batch_size": 1, "max_steps": 100},
         "tracking": {"wandb": False},
     }
-    file = folder / "run.yaml"
-    file.write_text(json.dumps(settings))
-    return file
 
 
-def first_step(options: argparse.Namespace) -> dict[str, float]:
-    """Seconds of each stage, and `total` from the command to the end of the first step, of a process of its own."""
+def first_step(run: dict[str, Any], steps: int = 1) -> dict[str, float]:
+    """Seconds of each stage, and `total` from the command to the end of the first step, of a process of its own, and
+    the peak of its memory in GiB after so many steps.
+    """
     with tempfile.TemporaryDirectory() as name:
-        command = [sys.executable, "-m", "benchmarks.startup", "--worker", str(run_file(options, Path(name)))]
+        file = Path(name) / "run.yaml"
+        file.write_text(json.dumps(run | {"run_dir": str(Path(name) / "run")}))
+        command = [sys.executable, "-m", "benchmarks.startup", "--worker", str(file), "--steps", str(steps)]
         begin = time.time()
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=900)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
@@ -61,34 +61,37 @@ def first_step(options: argparse.Namespace) -> dict[str, float]:
     return {"total": marks.pop("end") - begin, "before imports": marks.pop("begin") - begin} | marks
 
 
-def worker(run: str) -> None:
-    """The command's own way to its first step, with the stages of `train.run` timed; ends there."""
+def worker(run: str, steps: int) -> None:
+    """The command's own way to its first step, with the stages of `train.run` timed; ends after `steps`."""
     seconds: dict[str, float] = {"begin": time.time()}
 
     def timed(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **named: Any) -> Any:
             begin = time.time()
             result = function(*arguments, **named)
-            seconds[name] = seconds.get(name, 0.0) + time.time() - begin
+            seconds.setdefault(name, time.time() - begin)
             return result
 
         return call
 
     from altpo_ds import __main__ as command
     from altpo_ds.train import run as stages
-    from altpo_ds.train.trainer import Trainer
+    from altpo_ds.train.trainer import Trainer, peak_memory_gib
 
     seconds["imports"] = time.time() - seconds["begin"]
     for name in STAGES:
         setattr(stages, name, timed(name, getattr(stages, name)))
-    step = timed("first step", Trainer.train_step)
+    train_step = timed("first step", Trainer.train_step)
 
-    def first(trainer: Trainer) -> None:
-        step(trainer)
-        print(json.dumps(seconds | {"end": time.time()}), flush=True)
-        os._exit(0)
+    def watched(trainer: Trainer) -> Any:
+        metrics = train_step(trainer)
+        seconds.setdefault("end", time.time())
+        if trainer.step == steps - 1:
+            print(json.dumps(seconds | {"peak_gib": peak_memory_gib(trainer.world.device)}), flush=True)
+            os._exit(0)
+        return metrics
 
-    Trainer.train_step = first  # pyright: ignore[reportAttributeAccessIssue]
+    Trainer.train_step = watched  # pyright: ignore[reportAttributeAccessIssue]
     sys.argv = ["altpo-ds", "unlearn", run]
     command.entry()
 
@@ -100,14 +103,18 @@ def main() -> None:
         parser.add_argument(f"--{name}")
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--worker", metavar="RUN.yaml", help=argparse.SUPPRESS)
+    parser.add_argument("--steps", type=int, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
-        worker(options.worker)
-    first_step(options)
+        worker(options.worker, options.steps)
+    run = settings(options.model, **{name: getattr(options, name) for name in SOURCES})
+    first_step(run)
     helps = help_seconds(max(5, options.runs))
-    starts = [first_step(options) for _ in range(options.runs)]
+    starts = [first_step(run) for _ in range(options.runs)]
     totals = [start["total"] for start in starts]
-    stages = {name: round(statistics.median(start[name] for start in starts), 2) for name in starts[0]}
+    stages = {
+        name: round(statistics.median(start[name] for start in starts), 2) for name in starts[0] if name != "peak_gib"
+    }
     result = {
         "help_s": {"best": round(min(helps), 3), "median": round(statistics.median(helps), 3)},
         "first_step_s": {"best": round(min(totals), 2), "median": round(statistics.median(totals), 2)},

@@ -1,17 +1,16 @@
 """Validation before training: every row is read, parsed and measured once, each rank its share."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import DataConfig, Source
 from altpo_ds.data.alternates_index import AlternatesIndex
-from altpo_ds.data.batches import forget_tree, row_tree
+from altpo_ds.data.batches import row_tree
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.rows import QARow, parse_qa, parsed
 from altpo_ds.data.sources import Problem
 from altpo_ds.data.stream import Rows
-from altpo_ds.data.trees import Tree
 
 LISTED = 20  # problems that a message or the provenance lists; the count is always whole
 
@@ -36,8 +35,11 @@ def merge(parts: list[Checked]) -> Checked:
     return Checked(sum(p.forget for p in parts), sum(p.retain for p in parts), sum(p.short for p in parts), unique)
 
 
-def _too_long(tree: Tree, limit: int) -> str | None:
-    longest = len(tree.prompt) + max(len(response) for response in tree.responses)
+def _too_long(chat: ChatTokenizer, row: QARow, limit: int) -> str | None:
+    if chat.at_most(row.question, row.answer) <= limit:
+        return None
+    tree = row_tree(chat, row)
+    longest = len(tree.prompt) + len(tree.responses[0])
     if longest <= limit:
         return None
     return f"prompt and response take {longest} tokens, data.max_tokens is {limit}; raise it or shorten the row"
@@ -62,9 +64,9 @@ def _check_forget(
     for place, text in alternates:
         if text.strip() == row.answer.strip():
             return Problem(row.place, config.forget.question, f"an alternate ({place}) equals the original answer")
-        if what := _too_long(forget_tree(chat, row.question, text, ()), config.max_tokens):
+        if what := _too_long(chat, replace(row, answer=text), config.max_tokens):
             return Problem(row.place, config.forget.question, f"an alternate ({place}): {what}")
-    if what := _too_long(forget_tree(chat, row.question, row.answer, ()), config.max_tokens):
+    if what := _too_long(chat, row, config.max_tokens):
         return Problem(row.place, config.forget.answer, what)
     found.short += len(alternates) < config.alternates_per_question
     return None
@@ -87,7 +89,7 @@ def check_share(
     for row in _share(source, rank, world_size) if source is not None else ():
         if isinstance(row, Problem):
             found.problems.append(row)
-        elif what := _too_long(row_tree(chat, row), config.max_tokens):
+        elif what := _too_long(chat, row, config.max_tokens):
             found.problems.append(Problem(row.place, source.answer if source else "-", what))
         else:
             found.retain += 1

@@ -1,11 +1,14 @@
 """Typed rows and their validation: what a question, an answer, an alternate must be."""
 
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from altpo_ds.config.section import AlternatesSource, PerturbedSource, RetainSource, Source
 from altpo_ds.data.sources import Place, Problem, read
+
+SURROGATE = re.compile("[\ud800-\udfff]")
 
 S = TypeVar("S", bound=Source)
 R = TypeVar("R")
@@ -58,7 +61,7 @@ def _check_text(place: Place, column: str, value: Any) -> str:
         raise _fail(place, column, f"is {type(value).__name__}, a string is expected")
     if not value.strip():
         raise _fail(place, column, "is empty")
-    if any("\ud800" <= c <= "\udfff" for c in value):
+    if not value.isascii() and SURROGATE.search(value):
         raise _fail(place, column, "holds a lone surrogate, which no tokenizer can encode")
     if "\0" in value:
         raise _fail(place, column, "holds a NUL character")

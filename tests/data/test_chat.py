@@ -59,6 +59,7 @@ def test_any_answer_ends_in_one_end_of_turn(tiny_chat: ChatTokenizer, answer: st
     assert response[-1] == eos
     assert tiny_chat.tokenizer.decode(response[:-1]) == answer
     assert tiny_chat.response(QUESTION, answer) == response
+    assert len(tiny_chat.prompt(answer)) + len(tiny_chat.response(answer, answer)) <= tiny_chat.at_most(answer, answer)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,138 @@
+"""Time and memory of a training step as one thing grows: tokens of a step, alternates of a question, rows, or ranks.
+
+    python -m benchmarks.scale --part tokens|k --model DIR --forget FILE --retain FILE
+    python -m benchmarks.scale --part rows --model DIR --forget FILE --retain FILE [--rows 10000 100000 1000000]
+    python -m benchmarks.scale --part ranks [--ranks 1 2 4]
+
+FILE of --forget holds questions, answers and alternates. `tokens`: one micro-batch of 1 to 16 questions, each with five
+alternates and five retain rows. `k`: two questions with 1 to 16 alternates each and always the same retain rows. Their
+steps are those of benchmarks/step.py, under `zero3_cpu`, the first of each size not counted. `rows`: 20 steps of
+`altpo-ds unlearn` with a small model of random weights, DIR's tokenizer, and retain rows repeated to so many. `ranks`:
+one step of benchmarks/traffic.py's packed form on each rank. Prints one JSON line.
+"""
+
+import argparse
+import gc
+import json
+import os
+import shutil
+import statistics
+import tempfile
+from collections.abc import Sequence
+from itertools import cycle, islice
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from altpo_ds.config.batch import Batch
+from altpo_ds.config.schema import RunConfig
+from altpo_ds.data.batches import examples, train_batch
+from altpo_ds.data.chat import ChatTokenizer
+from altpo_ds.data.stream import Item
+from altpo_ds.engine.build import policy_engine
+from altpo_ds.engine.distributed import start, stop
+from altpo_ds.engine.models import load_tokenizer
+from benchmarks.plan import high_water as peak
+from benchmarks.plan import in_processes, make_model, reset_high_water, run_config
+from benchmarks.startup import first_step, settings
+from benchmarks.step import WARM_UP, items, step
+
+TIMES = (1, 2, 4, 8, 16)
+KS = (1, 2, 3, 5, 8, 16)
+K, COUNTED = 5, 2  # alternates of a question; steps of each size after the first
+GIB = 2**30
+
+
+def timed_sizes(model: str, sizes: Sequence[tuple[int, list[Item]]]) -> list[dict[str, Any]]:
+    """Median seconds and peak memory of the steps over each list of items, named by its size."""
+    world = start(600)
+    config: RunConfig = run_config(model, "zero3_cpu", 1)
+    policy = policy_engine(config, Batch(1, 1, 1, 1), WARM_UP + len(sizes) * (1 + COUNTED), world)
+    chat = ChatTokenizer(load_tokenizer(model))
+    results = []
+    for number, (size, content) in enumerate(sizes):
+        batch = train_batch([example for item in content for example in examples(chat, item)])
+        unknown = torch.zeros(len(batch.packed.counts))  # the reference's values cost no time
+        for _ in range(1 if number else 1 + WARM_UP):
+            step(policy, batch, config, unknown)
+        gc.collect()
+        reset_high_water()
+        seconds = [sum(step(policy, batch, config, unknown)[:2]) for _ in range(COUNTED)]
+        found = {"size": size, "unique_tokens": batch.unique_tokens, "step_s": round(statistics.median(seconds), 3)}
+        results.append(found | {"peak_gib": round(peak() / GIB, 2)})
+    stop()
+    return results
+
+
+def tokens(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """More questions in one micro-batch."""
+    (content,) = items(options.forget, options.retain, K, max(TIMES), 1)
+    return timed_sizes(options.model, [(times, content[:times]) for times in TIMES])
+
+
+def alternates(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """More alternates of two questions; beyond their own they borrow other questions'."""
+    (content,) = items(options.forget, options.retain, K, 8, 1)
+    texts = [text for item in content for text in item.alternates]
+    beside = [item.retain[:1] for item in content[:2]]
+
+    def grown(k: int) -> list[Item]:
+        return [Item(content[i].forget, tuple(islice(texts, i * K, i * K + k)), beside[i]) for i in range(2)]
+
+    return timed_sizes(options.model, [(k, grown(k)) for k in KS])
+
+
+def grown_file(source: Path, count: int, target: Path) -> str:
+    """The rows of a file again and again, numbered, as a JSONL of `count` rows."""
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    with target.open("w") as file:
+        for number, row in enumerate(islice(cycle(rows), count)):
+            file.write(json.dumps(row | {"question": f"{row['question']} ({number})"}) + "\n")
+    return str(target)
+
+
+def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """More retain rows in a file that is streamed; one question is forgotten."""
+    results = []
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        model = make_model(folder / "model", 64, 2, 192, 49152)
+        for file in Path(options.model).glob("*token*"):
+            shutil.copy(file, model)
+        for file in Path(options.model).glob("*.jinja"):
+            shutil.copy(file, model)
+        forget = folder / "forget.jsonl"
+        forget.write_text("\n".join(Path(options.forget).read_text().splitlines()[: 10 * K]))
+        os.environ["ALTPO_CACHE"] = name  # nobody wants the reference of a random model later
+        for count in options.rows:
+            retain = grown_file(Path(options.retain), count, folder / "retain.jsonl")
+            run = settings(model, forget=str(forget), alternates=str(forget), retain=retain)
+            found = first_step(run, steps=20)
+            results.append({"size": count} | {stage: round(value, 2) for stage, value in found.items()})
+    return results
+
+
+def ranks(options: argparse.Namespace) -> list[dict[str, Any]]:
+    """More ranks, each with a question of its own: gathers, bytes, and the processor seconds of a rank's step."""
+    with tempfile.TemporaryDirectory() as name:
+        model = make_model(Path(name) / "model", 64, 4, 192, 1000)
+        worker = ("benchmarks.traffic", "--worker", model, name)
+        return [{"size": count} | in_processes(worker[0], count, *worker[1:]) for count in options.ranks]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parts = {"tokens": tokens, "k": alternates, "rows": rows, "ranks": ranks}
+    parser.add_argument("--part", choices=parts, required=True)
+    parser.add_argument("--model")
+    parser.add_argument("--forget")
+    parser.add_argument("--retain")
+    parser.add_argument("--rows", nargs="*", type=int, default=[10_000, 100_000, 1_000_000])
+    parser.add_argument("--ranks", nargs="*", type=int, default=[1, 2, 4])
+    options = parser.parse_args()
+    print(json.dumps({"part": options.part, "sizes": parts[options.part](options)}))
+
+
+if __name__ == "__main__":
+    main()
