@@ -1,14 +1,14 @@
-"""Time and memory of a training step as one thing grows: tokens of a step, alternates of a question, rows, or ranks.
+"""Time and memory of a training step as one thing grows: tokens of a step, alternates of a question, or rows.
 
-    python -m benchmarks.scale --part tokens|k --model DIR --forget FILE --retain FILE
+    python -m benchmarks.scale --part tokens --model DIR --forget FILE --retain FILE [--times 1 2 4 8 16]
+    python -m benchmarks.scale --part k --model DIR --forget FILE --retain FILE
     python -m benchmarks.scale --part rows --model DIR --forget FILE --retain FILE [--rows 10000 100000 1000000]
-    python -m benchmarks.scale --part ranks [--ranks 1 2 4]
 
-FILE of --forget holds questions, answers and alternates. `tokens`: one micro-batch of 1 to 16 questions, each with five
+FILE of --forget holds questions, answers and alternates. `tokens`: one micro-batch of so many questions, each with five
 alternates and five retain rows. `k`: two questions with 1 to 16 alternates each and always the same retain rows. Their
 steps are those of benchmarks/step.py, under `zero3_cpu`, the first of each size not counted. `rows`: 20 steps of
-`altpo-ds unlearn` with a small model of random weights, DIR's tokenizer, and retain rows repeated to so many. `ranks`:
-one step of benchmarks/traffic.py's packed form on each rank. Prints one JSON line.
+`altpo-ds unlearn` with a small model of random weights, DIR's tokenizer, and retain rows repeated to so many. Prints
+one JSON line. As ranks grow: benchmarks/traffic.py.
 """
 
 import argparse
@@ -34,11 +34,10 @@ from altpo_ds.engine.build import policy_engine
 from altpo_ds.engine.distributed import start, stop
 from altpo_ds.engine.models import load_tokenizer
 from benchmarks.plan import high_water as peak
-from benchmarks.plan import in_processes, make_model, reset_high_water, run_config
+from benchmarks.plan import make_model, reset_high_water, run_config
 from benchmarks.startup import first_step, settings
 from benchmarks.step import WARM_UP, items, step
 
-TIMES = (1, 2, 4, 8, 16)
 KS = (1, 2, 3, 5, 8, 16)
 K, COUNTED = 5, 2  # alternates of a question; steps of each size after the first
 GIB = 2**30
@@ -67,8 +66,8 @@ def timed_sizes(model: str, sizes: Sequence[tuple[int, list[Item]]]) -> list[dic
 
 def tokens(options: argparse.Namespace) -> list[dict[str, Any]]:
     """More questions in one micro-batch."""
-    (content,) = items(options.forget, options.retain, K, max(TIMES), 1)
-    return timed_sizes(options.model, [(times, content[:times]) for times in TIMES])
+    (content,) = items(options.forget, options.retain, K, max(options.times), 1)
+    return timed_sizes(options.model, [(times, content[:times]) for times in options.times])
 
 
 def alternates(options: argparse.Namespace) -> list[dict[str, Any]]:
@@ -113,23 +112,14 @@ def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
     return results
 
 
-def ranks(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """More ranks, each with a question of its own: gathers, bytes, and the processor seconds of a rank's step."""
-    with tempfile.TemporaryDirectory() as name:
-        model = make_model(Path(name) / "model", 64, 4, 192, 1000)
-        worker = ("benchmarks.traffic", "--worker", model, name)
-        return [{"size": count} | in_processes(worker[0], count, *worker[1:]) for count in options.ranks]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parts = {"tokens": tokens, "k": alternates, "rows": rows, "ranks": ranks}
+    parts = {"tokens": tokens, "k": alternates, "rows": rows}
     parser.add_argument("--part", choices=parts, required=True)
-    parser.add_argument("--model")
-    parser.add_argument("--forget")
-    parser.add_argument("--retain")
+    for name in ("model", "forget", "retain"):
+        parser.add_argument(f"--{name}", required=True)
+    parser.add_argument("--times", nargs="*", type=int, default=[1, 2, 4, 8, 16])
     parser.add_argument("--rows", nargs="*", type=int, default=[10_000, 100_000, 1_000_000])
-    parser.add_argument("--ranks", nargs="*", type=int, default=[1, 2, 4])
     options = parser.parse_args()
     print(json.dumps({"part": options.part, "sizes": parts[options.part](options)}))
 

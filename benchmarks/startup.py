@@ -2,9 +2,8 @@
 
     python -m benchmarks.startup --model DIR --forget FILE --alternates FILE --retain FILE [--runs 3]
 
-A first run, which is not counted, fills the reference cache
-and builds the kernels. The stages of a start come from runs in which its functions are timed, in seconds. Prints one
-JSON line.
+A first run, which is not counted, fills the reference cache and builds the kernels. The stages of a start come from
+runs in which its functions are timed, in seconds. Prints one JSON line.
 """
 
 import argparse
