@@ -40,8 +40,8 @@ class ChatTokenizer:
         return self._end_of_turn(response)
 
     def at_most(self, question: str | None, answer: str) -> int:
-        """An upper bound of the tokens of prompt and response, three hundred times faster than they are: no token
-        stands for less than a byte of the text.
+        """Tokens that prompt and response hardly exceed, without tokenizing them: at most one for a byte of the text,
+        and BORDERS for the template, an allowance and no proof.
         """
         return self._template_tokens + BORDERS + sum(_bytes_at_most(text) for text in (question or "", answer))
 
