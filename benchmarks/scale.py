@@ -26,15 +26,13 @@ from typing import Any
 import torch
 
 from altpo_ds.config.batch import Batch
-from altpo_ds.config.schema import RunConfig
 from altpo_ds.data.batches import examples, train_batch
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import Item
 from altpo_ds.engine.build import policy_engine
 from altpo_ds.engine.distributed import start, stop
 from altpo_ds.engine.models import load_tokenizer
-from benchmarks.plan import high_water as peak
-from benchmarks.plan import make_model, reset_high_water, run_config
+from benchmarks.plan import high_water, make_model, reset_high_water, run_config
 from benchmarks.startup import first_step, settings
 from benchmarks.step import WARM_UP, items, step
 
@@ -46,7 +44,7 @@ GIB = 2**30
 def timed_sizes(model: str, sizes: Sequence[tuple[int, list[Item]]]) -> list[dict[str, Any]]:
     """Median seconds and peak memory of the steps over each list of items, named by its size."""
     world = start(600)
-    config: RunConfig = run_config(model, "zero3_cpu", 1)
+    config = run_config(model, "zero3_cpu", 1)
     policy = policy_engine(config, Batch(1, 1, 1, 1), WARM_UP + len(sizes) * (1 + COUNTED), world)
     chat = ChatTokenizer(load_tokenizer(model))
     results = []
@@ -59,7 +57,7 @@ def timed_sizes(model: str, sizes: Sequence[tuple[int, list[Item]]]) -> list[dic
         reset_high_water()
         seconds = [sum(step(policy, batch, config, unknown)[:2]) for _ in range(COUNTED)]
         found = {"size": size, "unique_tokens": batch.unique_tokens, "step_s": round(statistics.median(seconds), 3)}
-        results.append(found | {"peak_gib": round(peak() / GIB, 2)})
+        results.append(found | {"peak_gib": round(high_water() / GIB, 2)})
     stop()
     return results
 
@@ -92,7 +90,7 @@ def grown_file(source: Path, count: int, target: Path) -> str:
 
 
 def rows(options: argparse.Namespace) -> list[dict[str, Any]]:
-    """More retain rows in a file that is streamed; one question is forgotten."""
+    """More retain rows in a file that is streamed; ten questions are forgotten."""
     results = []
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

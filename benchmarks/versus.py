@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-WARM_UP = 2
+WARM_UP = 2  # of the peer's steps; benchmarks/step.py leaves out its own
 
 
 def tcmalloc() -> str | None:
     """The library's path, found as the launchers find it."""
     listing = subprocess.run(["/sbin/ldconfig", "-p"], capture_output=True, text=True, check=False).stdout
-    paths = (line.split()[-1] for line in listing.splitlines() if "libtcmalloc" in line and "debug" not in line)
-    return next(paths, None)
+    return next((line.split()[-1] for line in listing.splitlines() if "libtcmalloc_minimal.so" in line), None)
 
 
 def run(command: list[str], preload: str | None) -> dict[str, Any]:
