@@ -17,6 +17,7 @@ def require_unlearn(config: RunConfig) -> None:
             f"reference.mode = {config.reference.mode}: contradicts alternates.refresh_every, for no cache holds the "
             "log-probabilities of fresh alternates; set --reference.mode=online"
         )
+    _require_room(config)
     _require(config.data.forget, "data.forget", "unlearn", "the rows to forget")
     _require(config.data.alternates, "data.alternates", "unlearn", "the answers in place of the forgotten ones")
     if config.objective.retain_loss == "none":
@@ -33,6 +34,7 @@ def require_unlearn(config: RunConfig) -> None:
 
 
 def require_finetune(config: RunConfig) -> None:
+    _require_room(config)
     _require(config.data.train, "data.train", "finetune", "the rows to train on")
 
 
@@ -61,6 +63,15 @@ def check_model_path(path: str) -> None:
     looks_local = path.startswith(("/", "./", "../", "~")) or path.count("/") != 1 or folder.exists()
     if looks_local and not (folder / "config.json").is_file():
         raise UserError(f"'{path}' is no model directory (no config.json); give a Hugging Face directory or a hub name")
+
+
+def _require_room(config: RunConfig) -> None:
+    tokens, longest = config.train.micro_batch_tokens, config.data.max_tokens
+    if tokens is not None and tokens < longest:
+        raise UserError(
+            f"train.micro_batch_tokens = {tokens}: a row may take data.max_tokens = {longest} of them; "
+            f"raise it to {longest}, or lower data.max_tokens"
+        )
 
 
 def _require(value: object, key: str, command: str, meaning: str) -> None:

@@ -87,6 +87,10 @@ class TrainConfig(Section):
     gradient_accumulation_steps: Count | None = Field(
         default=None, description="none: global_batch_size / (micro_batch_size x ranks)"
     )
+    micro_batch_tokens: Count | None = Field(
+        default=None,
+        description="most tokens of a packed micro-batch, for which a step takes more passes; none: no limit",
+    )
     lr: Positive = 5e-5
     scheduler: Literal["linear", "cosine", "constant"] = "linear"
     warmup: Share = Field(default=0.5, description="share of the optimizer steps with rising learning rate")

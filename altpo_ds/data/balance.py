@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Sequence
 from itertools import count
+from math import inf
 
 
 def balance(sizes: Sequence[int], parts: int) -> list[list[int]]:
@@ -21,6 +22,19 @@ def balance(sizes: Sequence[int], parts: int) -> list[list[int]]:
         groups = sorted(((a + b, left + right) for (a, left), (b, right) in pairs), reverse=True)
         heapq.heappush(solutions, (groups[-1][0] - groups[0][0], next(order), groups))
     return [sorted(group) for *_, groups in solutions for _, group in groups]
+
+
+def balance_within(sizes: Sequence[int], ranks: int, passes: int, limit: float = inf) -> list[list[int]]:
+    """`balance` over ranks x passes groups, with the fewest more passes that keep every group within `limit`.
+
+    A size beyond it has a group of its own. No group is empty where the number of sizes is a multiple of the ranks, as
+    that of a global batch is.
+    """
+    while True:
+        groups = balance(sizes, ranks * passes)
+        if all(len(group) < 2 or sum(sizes[index] for index in group) <= limit for group in groups):
+            return groups
+        passes += 1
 
 
 def turns(groups: Sequence[list[int]], rank: int, ranks: int) -> list[list[int]]:

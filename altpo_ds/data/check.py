@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from altpo_ds.config.errors import UserError
 from altpo_ds.config.schema import DataConfig, Source
 from altpo_ds.data.alternates_index import AlternatesIndex
-from altpo_ds.data.batches import row_tree
+from altpo_ds.data.batches import forget_tree, row_tree
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.rows import QARow, parse_qa, parsed
 from altpo_ds.data.sources import Problem
@@ -45,6 +46,22 @@ def _too_long(chat: ChatTokenizer, row: QARow, limit: int) -> str | None:
     return f"prompt and response take {longest} tokens, data.max_tokens is {limit}; raise it or shorten the row"
 
 
+def _too_large(chat: ChatTokenizer, row: QARow, texts: list[str], k: int, limit: float) -> str | None:
+    """What is wrong with a question whose tree may take more than `limit` tokens, with its k longest alternates."""
+    assert row.question is not None
+    if sum(chat.at_most(row.question, text) for text in (row.answer, *texts)) <= limit:
+        return None
+    tree = forget_tree(chat, row.question, row.answer, texts)
+    answer, *alternates = map(len, tree.responses)
+    tokens = len(tree.prompt) + answer + sum(sorted(alternates)[-k:])
+    if tokens <= limit:
+        return None
+    return (
+        f"the question with {min(k, len(texts))} alternates takes up to {tokens} tokens, train.micro_batch_tokens is "
+        f"{limit}; raise it, or lower data.alternates_per_question"
+    )
+
+
 def _share(source: Source, rank: int, world_size: int) -> Iterator[QARow | Problem]:
     for number, (_, row) in enumerate(parsed(source, parse_qa)):
         if number % world_size == rank:
@@ -52,7 +69,7 @@ def _share(source: Source, rank: int, world_size: int) -> Iterator[QARow | Probl
 
 
 def _check_forget(
-    row: QARow, index: AlternatesIndex, config: DataConfig, chat: ChatTokenizer, found: Checked
+    row: QARow, index: AlternatesIndex, config: DataConfig, chat: ChatTokenizer, limit: float, found: Checked
 ) -> Problem | None:
     assert config.forget is not None
     assert row.question is not None
@@ -68,19 +85,28 @@ def _check_forget(
             return Problem(row.place, config.forget.question, f"an alternate ({place}): {what}")
     if what := _too_long(chat, row, config.max_tokens):
         return Problem(row.place, config.forget.answer, what)
+    texts = [text for _, text in alternates]
+    if what := _too_large(chat, row, texts, config.alternates_per_question, limit):
+        return Problem(row.place, config.forget.question, what)
     found.short += len(alternates) < config.alternates_per_question
     return None
 
 
 def check_share(
-    config: DataConfig, chat: ChatTokenizer, index: AlternatesIndex | None, rank: int, world_size: int
+    config: DataConfig,
+    chat: ChatTokenizer,
+    index: AlternatesIndex | None,
+    rank: int,
+    world_size: int,
+    micro_batch_tokens: int | None = None,
 ) -> Checked:
     """Validates a rank's share of the forget and retain rows, or of the rows to fine-tune on when `index` is None."""
+    limit = micro_batch_tokens or inf
     found = Checked()
     if index is not None and config.forget is not None:
         found.problems += index.problems
         for row in _share(config.forget, rank, world_size):
-            problem = row if isinstance(row, Problem) else _check_forget(row, index, config, chat, found)
+            problem = row if isinstance(row, Problem) else _check_forget(row, index, config, chat, limit, found)
             if problem is None:
                 found.forget += 1
             else:

@@ -26,7 +26,7 @@ class Engine(Protocol):
     """What the trainer sees of a policy."""
 
     def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]: ...
-    def backward(self, loss: Tensor) -> None: ...
+    def backward(self, loss: Tensor, last: bool = True) -> None: ...
     def step(self) -> float | None: ...
     def save(self, folder: Path, put: Put) -> None: ...
     def load(self, folder: Path, layout: dict[str, Any]) -> None: ...
@@ -58,12 +58,14 @@ class PolicyEngine:
         """As SequenceScorer.forward."""
         return self.engine(packed, distribution)
 
-    def backward(self, loss: Tensor) -> None:
+    def backward(self, loss: Tensor, last: bool = True) -> None:
+        """`last`: of the micro-batches of an optimizer step, whose number may differ from step to step."""
+        self.engine.set_gradient_accumulation_boundary(last)
         # DeepSpeed averages gradients over the ranks; the shares of the loss are to be summed.
         self.engine.backward(loss * self.world.size, scale_wrt_gas=False)
 
     def step(self) -> float | None:
-        """Ends a micro-batch; at the accumulation boundary updates the weights and returns the gradient norm.
+        """Ends a micro-batch; after the last one updates the weights and returns the gradient norm.
 
         With a norm that is not finite nothing is updated: weights, optimizer and schedule stay as they are.
         """
@@ -71,7 +73,6 @@ class PolicyEngine:
         norm = self._stage0_norm() if boundary and self.engine.zero_optimization_stage() == 0 else None
         if norm is not None and not norm.isfinite():  # the ZeRO stages look for themselves
             self.engine.zero_grad()
-            self.engine.micro_steps += 1
             return float(norm)
         self.engine.step()
         if not boundary:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from math import ceil
 from pathlib import Path
 from typing import Any
 
@@ -58,16 +59,19 @@ def load_of(config: RunConfig, nodes: Nodes, prompt: int, response: int) -> Load
     answers = k + 1 if unlearning else 0
     tree = (prompt + answers * response) if unlearning else 0
     kl = unlearning and config.objective.retain_loss == "kl"
+    step = batch.micro * batch.accumulation  # questions of a rank
+    tokens = step * (tree + retain * (prompt + response))
+    passes = max(batch.accumulation, ceil(tokens / (config.train.micro_batch_tokens or tokens)))
     return Load(
         ranks=nodes.ranks,
-        tokens=batch.micro * (tree + retain * (prompt + response)),
-        response_tokens=batch.micro * (answers + retain) * response,
-        accumulation=batch.accumulation,
+        tokens=tokens // passes,
+        response_tokens=step * (answers + retain) * response // passes,
+        accumulation=passes,
         element=_dtype(config, nodes.gpu).itemsize,
         gloo=not nodes.gpu,
         checkpointing=config.model.gradient_checkpointing,
         online_reference=unlearning and config.reference.mode == "online",
-        distribution_tokens=batch.micro * retain * response if kl else 0,
+        distribution_tokens=step * retain * response // passes if kl else 0,
     )
 
 

@@ -32,7 +32,8 @@ log = logging.getLogger(__name__)
 # What a resumed run may change: where it runs and what is watched, never what it learns.
 RESUMABLE = ("run_dir", "checkpoints", "tracking", "evaluate", "engine")
 RESUMABLE += ("train.log_every", "train.evaluate_every", "train.on_nonfinite", "train.max_skips")
-RESUMABLE += ("train.micro_batch_size", "train.gradient_accumulation_steps")  # how ranks share out a global batch
+# how ranks share out a global batch
+RESUMABLE += ("train.micro_batch_size", "train.gradient_accumulation_steps", "train.micro_batch_tokens")
 
 
 def unlearn(config: RunConfig, resume: str = "auto") -> Path:
@@ -149,7 +150,7 @@ def _check_data(config: RunConfig, chat: ChatTokenizer, world: World) -> tuple[A
     with together():
         unlearning = config.objective.name != "sft" and config.data.alternates is not None
         index = AlternatesIndex(config.data.alternates) if unlearning and config.data.alternates else None
-        share = check_share(config.data, chat, index, world.rank, world.size)
+        share = check_share(config.data, chat, index, world.rank, world.size, config.train.micro_batch_tokens)
     found = merge(gather_objects(share))
     rows = decide(config.data, found, unlearning=index is not None)
     if world.is_main and found.problems:

@@ -17,7 +17,7 @@ from altpo_ds.alternates.refresh import Refresher
 from altpo_ds.config.batch import Batch
 from altpo_ds.config.errors import PREEMPTED, Stopped, UserError
 from altpo_ds.config.schema import RunConfig
-from altpo_ds.data.balance import balance, turns
+from altpo_ds.data.balance import balance_within, turns
 from altpo_ds.data.batches import TrainBatch, examples, train_batch
 from altpo_ds.data.chat import ChatTokenizer
 from altpo_ds.data.stream import TrainStream
@@ -115,13 +115,15 @@ class Trainer:
             loss, parts, scores = self.loss(batch, totals)
             scored.append(scores)
             sums += torch.cat([loss.detach().double().reshape(1), parts])
-            if number == len(batches):
+            last = number == len(batches)
+            if last:
                 # A loss that is not finite on any rank makes all gradients NaN, of which no update comes.
                 loss = loss * (1 + 0 * sum_over_ranks(sums)[0]).to(loss.dtype)
-            self.policy.backward(loss)
+            self.policy.backward(loss, last)
             norm = self.policy.step()
         self._check(scored, float(sums[0]), norm, lr)
-        return self._metrics(sums, tokens, norm, lr, time.perf_counter() - start)
+        seconds = time.perf_counter() - start
+        return self._metrics(sums, tokens, norm, lr, seconds) | {"perf/passes": len(batches)}
 
     def loss(self, batch: TrainBatch, totals: Totals) -> tuple[Tensor, Tensor, Scored]:
         """The batch's share of the global loss, the sums of its diagnostics, and its log-probabilities: one policy
@@ -153,7 +155,8 @@ class Trainer:
         shares = gather_objects([examples(self.chat, item) for item in items])
         pool = [example for turn in zip(*shares, strict=True) for item in turn for example in item]
         sizes = [example.tree.unique_tokens for example in pool]
-        groups = balance(sizes, self.world.size * self.batch.accumulation)
+        limit = self.config.train.micro_batch_tokens or math.inf
+        groups = balance_within(sizes, self.world.size, self.batch.accumulation, limit)
         mine = turns(groups, self.world.rank, self.world.size)
         return [train_batch([pool[i] for i in group]).to(self.world.device) for group in mine]
 

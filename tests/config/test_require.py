@@ -57,6 +57,14 @@ def test_enough(require: Callable[[RunConfig], None], sections: dict[str, Any]) 
         ),
         (require_unlearn, {"data": UNLEARN, "objective": {"name": "sft"}}, "objective.name = sft: unlearn needs altpo"),
         (require_finetune, {"data": UNLEARN}, "data.train: missing; finetune needs"),
+        *(
+            (
+                require,
+                {"data": {"max_tokens": 600}, "train": {"micro_batch_tokens": 599}},
+                "train.micro_batch_tokens = 599: a row may take data.max_tokens = 600 of them; raise it to 600",
+            )
+            for require in (require_unlearn, require_finetune)
+        ),
         (require_alternates, {}, "data.forget: missing; alternates needs"),
         (require_evaluate, {"data": UNLEARN}, "evaluate.forget: missing; evaluate needs"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from altpo_ds.config.schema import AlternatesSource, DataConfig, RetainSource, Source
 from altpo_ds.data.alternates_index import AlternatesIndex
-from altpo_ds.data.balance import balance, turns
+from altpo_ds.data.balance import balance, balance_within, turns
 from altpo_ds.data.stream import Item, Rows, TrainStream
 
 SIZES = st.lists(st.integers(1, 500), min_size=8, max_size=60)
@@ -32,6 +32,22 @@ def test_every_index_is_in_one_group_and_no_group_is_empty(sizes: list[int], par
     totals = [sum(sizes[index] for index in group) for group in groups]
     assert totals == sorted(totals, reverse=True)
     assert totals[0] - totals[-1] <= max(sizes)
+
+
+@given(SIZES, st.sampled_from([1, 2, 4]), st.integers(1, 2), st.integers(100, 2000))
+def test_a_limit_takes_the_fewest_passes(sizes: list[int], ranks: int, passes: int, limit: int) -> None:
+    sizes = sizes[: len(sizes) // ranks * ranks]
+    groups = balance_within(sizes, ranks, passes, limit)
+    taken = len(groups) // ranks
+    assert taken >= passes
+    assert all(groups)
+    assert sorted(index for group in groups for index in group) == list(range(len(sizes)))
+
+    def over(groups: list[list[int]]) -> bool:
+        return any(len(group) > 1 and sum(sizes[index] for index in group) > limit for group in groups)
+
+    assert not over(groups)
+    assert all(over(balance(sizes, ranks * fewer)) for fewer in range(passes, taken))
 
 
 @given(SIZES, st.sampled_from([1, 2, 4]), st.integers(1, 2))

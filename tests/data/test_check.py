@@ -148,6 +148,20 @@ def test_the_limit_counts_prompt_and_response(tmp_path: Path, chat: ChatTokenize
     assert Case(tmp_path, forget, alternates, retain, max_tokens=longest - 1).check(chat).problems
 
 
+def test_a_question_that_fits_no_micro_batch_is_refused(tmp_path: Path, chat: ChatTokenizer) -> None:
+    forget, alternates, retain = good(2)
+    question, answer = forget[1]["question"], forget[1]["answer"]
+    alternates[1]["alternates"] = ["Near it.", "word " * 20, "By some far away sea."]
+    case = Case(tmp_path, forget, alternates, retain)
+    texts = (answer, "word " * 20, "By some far away sea.")  # with the longest two of three
+    tokens = len(chat.prompt(question)) + sum(len(chat.response(question, text)) for text in texts)
+    assert check_share(case.config, chat, case.index, 0, 1, tokens).problems == []
+    [problem] = check_share(case.config, chat, case.index, 0, 1, tokens - 1).problems
+    assert problem.place == case.place(case.forget, 2)
+    what = f"the question with 2 alternates takes up to {tokens} tokens, train.micro_batch_tokens is {tokens - 1}; "
+    assert problem.what == what + "raise it, or lower data.alternates_per_question"
+
+
 def test_fine_tuning_checks_its_own_rows(tmp_path: Path, chat: ChatTokenizer) -> None:
     case = broken_case(tmp_path)
     parts = [check_share(case.config, chat, None, rank, 2) for rank in range(2)]

@@ -32,7 +32,8 @@ def poison(tiny: Tiny, cache_folder: Path) -> None:
 @pytest.mark.slow
 def test_a_step_with_a_bad_row_makes_no_update(command: Command, tiny: Tiny, tmp_path: Path) -> None:
     poison(tiny, tmp_path / "cache")
-    steps = {"train__epochs": 3, "data__shuffle_buffer": 0}  # three steps an epoch; the row is in the second
+    # three steps an epoch; the row is in the second
+    steps = {"train__epochs": 3, "data__shuffle_buffer": 0, "train__micro_batch_tokens": 57, "data__max_tokens": 57}
     runs = {stage: tmp_path / stage for stage in STAGES}
     skip = [
         ("unlearn", tiny.options(run_dir, engine__deepspeed=stage, train__on_nonfinite="skip", **steps))

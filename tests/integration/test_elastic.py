@@ -16,7 +16,7 @@ from tests.conftest import REFRESHED, Command, Tiny, losses_of, metrics_of
 
 pytestmark = pytest.mark.slow
 
-STEPS = {"train__max_steps": 4, "checkpoints__every": 2, "checkpoints__keep": 4}
+STEPS = {"train__max_steps": 4, "checkpoints__every": 2, "checkpoints__keep": 4, "data__max_tokens": 57}
 # name of a run on two ranks: what it adds to the run of the name "first"
 RUNS: dict[str, dict[str, object]] = {
     "first": {},
@@ -29,7 +29,7 @@ RUNS: dict[str, dict[str, object]] = {
 CHANGED: list[tuple[str, dict[str, object]]] = [
     ("again", {}),
     ("refreshed", REFRESHED),
-    ("first", {"engine__deepspeed": "zero2", "train__micro_batch_size": 2}),
+    ("first", {"engine__deepspeed": "zero2", "train__micro_batch_size": 2, "train__micro_batch_tokens": 57}),
     ("zero2", {"engine__deepspeed": "zero0"}),
     ("zero0", {"engine__deepspeed": "zero3_cpu"}),
 ]

@@ -5,6 +5,8 @@ import json
 import pytest
 
 from altpo_ds import cli
+from altpo_ds.config.schema import RunConfig
+from altpo_ds.plan.run import Nodes, load_of
 from tests.conftest import ROOT
 
 EXAMPLES = ROOT / "examples" / "plan"
@@ -31,6 +33,16 @@ def test_what_fits_comes_first(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
     assert {"zero0", "zero2"} <= {choice["name"] for choice in choices if not choice["fits"]}
     _, out, _ = run(monkeypatch, capsys, *machine)
     assert out.splitlines()[-1] == f"fastest that fits: {choices[0]['name']} (--engine.deepspeed={choices[0]['name']})"
+
+
+@pytest.mark.parametrize(("limit", "passes"), [(None, 1), (4304, 1), (4303, 2), (1500, 3)])
+def test_a_limit_on_tokens_takes_more_passes(limit: int | None, passes: int) -> None:
+    train = {"global_batch_size": 4, "micro_batch_size": 4, "micro_batch_tokens": limit}
+    config = RunConfig.model_validate({"run_dir": "r", "model": {"path": "m"}, "train": train})
+    load = load_of(config, Nodes(1, 1, 80, 500), prompt=62, response=64)
+    # four times a prompt with six responses, and five retain rows
+    expected = (4 * (62 + 6 * 64 + 5 * 126), 4 * 11 * 64)
+    assert (load.accumulation, load.tokens, load.response_tokens) == (passes, *(size // passes for size in expected))
 
 
 def test_where_nothing_fits_it_says_what_would_help(
