@@ -70,16 +70,21 @@ def model_flops(policy: PolicyEngine, batch: TrainBatch) -> float:
 
 
 def step(
-    policy: PolicyEngine, batch: TrainBatch, config: RunConfig, reference: torch.Tensor
+    policy: PolicyEngine,
+    batch: TrainBatch,
+    config: RunConfig,
+    reference: torch.Tensor,
+    totals: Totals | None = None,
+    last: bool = True,
 ) -> tuple[float, float, float]:
-    """(forward and backward, optimizer) in seconds, and the loss."""
-    totals = Totals(len(batch.alternate), batch.retain_tokens)
+    """(forward and backward, optimizer) in seconds, and the loss; of one micro-batch of those that make `totals`."""
+    totals = totals or Totals(len(batch.alternate), batch.retain_tokens)
     begin = time.perf_counter()
     log_probs, _ = policy.forward(batch.packed)
     sums = response_sums(log_probs, batch.packed.response, len(batch.packed.counts))
     pair = (sums[batch.alternate], sums[batch.forget], sums[batch.retain])
     loss, _ = objective(config.objective, Scores(*pair, reference[batch.alternate], reference[batch.forget]), totals)
-    policy.backward(loss)
+    policy.backward(loss, last)
     middle = time.perf_counter()
     policy.step()
     return middle - begin, time.perf_counter() - middle, float(loss)
