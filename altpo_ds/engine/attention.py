@@ -55,9 +55,9 @@ def tree_attention(
     if groups > 1:
         key, value = (tensor.repeat_interleave(groups, dim=1) for tensor in (key, value))
     outputs = []
-    for number, span in enumerate(trees.spans):
-        part = slice(span.start, span.start + span.length)
-        q, k, v = (tensor[:, :, part] for tensor in (query, key, value))
+    # Split, not sliced: the gradient of each slice would be a tensor of the whole row.
+    parts = (tensor.split([span.length for span in trees.spans], dim=2) for tensor in (query, key, value))
+    for number, (q, k, v) in enumerate(zip(*parts, strict=True)):
         mask = trees.mask(number, sliding_window, query.dtype)
         if softcap is None:
             out = F.scaled_dot_product_attention(
