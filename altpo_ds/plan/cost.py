@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from altpo_ds.plan.memory import Load, kept_for_backward, offload, persistent, zero
+from altpo_ds.plan.load import Load
+from altpo_ds.plan.memory import kept_for_backward, offload, persistent, zero
 from altpo_ds.plan.shape import Shape
 
 

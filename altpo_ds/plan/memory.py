@@ -1,45 +1,21 @@
-"""Bytes that a rank holds at its peak, part by part, as DeepSpeed lays them out for a stage and its offloading."""
+"""Bytes that a rank holds in the phases of an optimizer step, as DeepSpeed lays them out for a stage and offloading.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+Stage 0 follows runtime/engine.py of DeepSpeed 0.19, stages 1 and 2 runtime/zero/stage_1_and_2.py, stage 3 stage3.py.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from itertools import accumulate
 from typing import Any
 
-from altpo_ds.objective.log_probs import CHUNK_BYTES
+from altpo_ds.plan.held import Memory, Parts, hold
+from altpo_ds.plan.load import Load, activations, at_work, logits
 from altpo_ds.plan.shape import Shape
 
 MASTER, MOMENTS = 4, 8  # bytes of an element: the fp32 copy, and AdamW's two moments
+NORM = 8  # bytes of an element of a gradient whose norm is taken, in float64 and one at a time
 OBJECTS = 2 * 2**20  # Python objects of an engine on the host: hooks, traces, group state; as measured
-
-Parts = dict[str, int]
-
-
-@dataclass(frozen=True)
-class Load:
-    """What a run puts on each rank."""
-
-    ranks: int
-    tokens: int  # of the packed row of a micro-batch
-    response_tokens: int  # of them, those that are projected onto the vocabulary
-    accumulation: int
-    element: int  # bytes of a parameter
-    gloo: bool = False  # whether collectives run on the CPU, which copies each message
-    checkpointing: bool = False
-    online_reference: bool = False
-    distribution_tokens: int = 0  # retain response tokens whose whole distribution a KL term keeps
-
-    @property
-    def mixed(self) -> bool:
-        """Whether the optimizer keeps float32 copies of 16-bit parameters."""
-        return self.element < 4
-
-
-@dataclass(frozen=True)
-class Memory:
-    """Parts of a rank's peak on its device, on its host and on its node's disk, in bytes."""
-
-    device: Parts = field(default_factory=dict)
-    host: Parts = field(default_factory=dict)
-    nvme: Parts = field(default_factory=dict)
+BUCKET = 500_000_000  # elements of gradients averaged at a time: always at stage 0, else where the file says nothing
 
 
 def zero(settings: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -50,6 +26,26 @@ def zero(settings: Mapping[str, Any]) -> Mapping[str, Any]:
 def offload(settings: Mapping[str, Any], what: str) -> Mapping[str, Any]:
     """Its section offload_param or offload_optimizer; device none where there is none."""
     return zero(settings).get(what) or {"device": "none"}
+
+
+def bucket(settings: Mapping[str, Any]) -> int:
+    """Elements of gradients that are averaged at a time."""
+    return int(zero(settings).get("reduce_bucket_size", BUCKET))
+
+
+def reductions(shape: Shape, settings: Mapping[str, Any]) -> Iterator[tuple[int, int, int]]:
+    """Buckets of a backward pass: elements averaged before, elements of this one, and of the gradient that waits.
+
+    Gradients come from the last parameter to the first. One that does not fit any more sends the bucket off; one
+    that is larger than a bucket goes alone, from where it lies.
+    """
+    before = filled = 0
+    for numel in reversed(shape.numels):
+        if filled and filled + numel > bucket(settings):
+            yield before, filled, numel
+            before, filled = before + filled, 0
+        filled += numel
+    yield before, filled, 0
 
 
 def persistent(shape: Shape, settings: Mapping[str, Any]) -> int:
@@ -72,63 +68,120 @@ def kept_for_backward(shape: Shape, settings: Mapping[str, Any]) -> int:
 
 def live(shape: Shape, settings: Mapping[str, Any], backward: bool) -> int:
     """Elements that ZeRO-3 holds gathered at most: those kept, the module at work, and those fetched ahead."""
-    ahead = zero(settings).get("stage3_prefetch_bucket_size", 50_000_000)
-    kept = kept_for_backward(shape, settings) if backward else persistent(shape, settings) + ahead
+    kept = kept_for_backward(shape, settings) if backward else persistent(shape, settings) + _ahead(settings)
     return min(shape.parameters, kept + shape.largest_module)
 
 
-def activations(shape: Shape, load: Load) -> int:
-    """Bytes that the forward pass leaves behind, and the tensors at work in the backward pass of a layer."""
-    inside = shape.layers * shape.inside
-    if load.checkpointing:
-        inside = shape.layers * shape.hidden * load.element + shape.inside
-    return load.tokens * (inside + shape.outside + 3 * shape.widest)
-
-
-def logits(shape: Shape, load: Load) -> int:
-    """Bytes of the chunk of logits, in float32 and in the parameters' own type, and of the distributions of a KL term:
-    policy and reference, with the gradient."""
-    rows = min(load.response_tokens, max(1, CHUNK_BYTES // (4 * shape.vocabulary)))
-    chunk = rows * shape.vocabulary * (4 + (load.element if load.mixed else 0))
-    return chunk + 3 * load.distribution_tokens * shape.vocabulary * 4
+def _ahead(settings: Mapping[str, Any]) -> int:
+    """Elements that ZeRO-3 fetches ahead."""
+    return int(zero(settings).get("stage3_prefetch_bucket_size", 50_000_000))
 
 
 def memory(shape: Shape, settings: Mapping[str, Any], load: Load, reference: Mapping[str, Any]) -> Memory:
-    """A rank's peak with a DeepSpeed dict; `reference` is that of the reference engine, which counts when online."""
+    """A rank's memory with a DeepSpeed dict; `reference` is that of the reference engine, which counts when online."""
     stage = zero(settings).get("stage", 0)
     out = Memory()
-    out.device["activations"] = activations(shape, load)
-    out.device["logits"] = logits(shape, load)
-    out.host["engine"] = OBJECTS
+    hold(out.device, "activations", activations(shape, load), "forward", "backward")
+    # the backward pass starts with the output layer, whose logits are gone in that of a layer
+    hold(out.device, "at work", max(logits(shape, load), at_work(shape, load)), "backward")
+    hold(out.host, "engine", OBJECTS)
     _LAYOUTS[min(stage, 3)](shape, settings, load, out)
     if load.online_reference:
         shard = load.element * shape.parameters // load.ranks
         at = out.host if offload(reference, "offload_param")["device"] != "none" else out.device
-        at["reference"] = shard
-        out.device["reference gathered"] = load.element * live(shape, reference, backward=False)
+        hold(at, "reference", shard)
+        gathered = load.element * live(shape, reference, backward=False)
+        hold(out.device, "reference gathered", gathered, "backward")
     return out
 
 
 def _whole(shape: Shape, settings: Mapping[str, Any], load: Load, out: Memory) -> None:
-    """Stage 0: everything on every rank; gradients are averaged in flat copies."""
+    """Stage 0: everything on every rank; after the backward pass gradients are averaged in flat copies."""
     count, e = shape.parameters, load.element
-    bucket = min(count, zero(settings).get("reduce_bucket_size", 500_000_000))
-    out.device["parameters"] = out.device["gradients"] = e * count
-    out.device["optimizer"] = (MOMENTS + MASTER * load.mixed) * count
-    out.device["buckets"] = max(e * bucket if load.ranks > 1 else 0, MASTER * count if load.mixed else 0)
+    earlier = count if load.accumulation > 1 else 0
+    hold(out.device, "parameters", e * count)
+    hold(out.device, "optimizer", (MOMENTS + MASTER * load.mixed) * count)
+    hold(out.device, "gradients", e * (earlier + shape.projection), "backward")  # the output layer's comes first
+    hold(out.device, "gradients", e * count, "reduction", "update")
+    # a bucket ends with the parameter that fills it; a tied embedding's two gradients are added at the very end
+    flat = min(count, BUCKET + max(shape.numels)) if load.ranks > 1 else 0
+    hold(out.device, "copies of gradients", e * max(flat, shape.projection * shape.tied), "reduction")
+    hold(out.device, "copies of gradients", MASTER * count * load.mixed, "update")
 
 
 def _partitioned(shape: Shape, settings: Mapping[str, Any], load: Load, out: Memory) -> None:
     """Stages 1 and 2: whole parameters, a share of gradients and optimizer, float32 copies even of float32."""
     count, e = shape.parameters, load.element
-    share = -(-count // load.ranks)
-    bucket = min(count, zero(settings)["reduce_bucket_size"]) * (2 if zero(settings).get("overlap_comm") else 1)
-    out.device["parameters"] = e * count
-    out.device["gradients"] = e * share
-    near = out.host if offload(settings, "offload_optimizer")["device"] != "none" else out.device
-    near["optimizer"] = (MASTER + MOMENTS) * share
-    near["gradients of the step"] = MASTER * share
-    out.device["buckets"] = e * (bucket + max(bucket, shape.largest_module))  # and the whole gradients that fill them
+    share, own = -(-count // load.ranks), _owned(shape, load.ranks)
+    hold(out.device, "parameters", e * count)
+    offloaded = offload(settings, "offload_optimizer")["device"] != "none"
+    near = out.host if offloaded else out.device
+    hold(near, "optimizer", (MASTER + MOMENTS) * share)
+    if load.accumulation > 1:  # stage 1 averages none before the last micro-batch
+        if zero(settings)["stage"] == 1:
+            hold(out.device, "earlier gradients", e * count, "backward")
+        else:
+            hold(near, "earlier gradients", e * own, "backward", "reduction")
+    hold(out.device, "gradients", e * shape.projection, "backward")  # the output layer's comes first
+    if not load.cpu:
+        hold(out.device, "buckets", e * _buffers(settings), "backward")
+    reduction = partial(_partitioned_reduction, shape, settings, load, 0 if offloaded else own)
+    for part, size in _worst(shape, settings, reduction).items():
+        hold(out.device, part, size, "reduction")
+    norm = NORM * min(max(shape.numels), share)
+    if offloaded:
+        hold(out.host, "step", (MASTER + e) * share)  # float32 gradients, and new parameters on their way back
+        hold(out.device, "norm", norm, "reduction")
+    else:
+        hold(out.device, "gradients", e * own, "update")
+        flat = (e + MASTER * load.mixed) * share
+        hold(out.device, "copies of gradients", max(flat, norm), "update")
+    if load.cpu and load.ranks > 1:
+        hold(out.device, "messages", e * count, "gather")
+
+
+def _owned(shape: Shape, ranks: int) -> int:
+    """Elements of the parameters of which a share has a part, at most: stages 1 and 2 keep their gradients whole."""
+    share, ends = -(-shape.parameters // ranks), list(accumulate(shape.numels))
+    starts = range(0, shape.parameters, share)
+    return max(
+        sum(numel for numel, end in zip(shape.numels, ends, strict=True) if start < end < start + share + numel)
+        for start in starts
+    )
+
+
+def _buffers(settings: Mapping[str, Any]) -> int:
+    """Elements of the buffers of stages 1 and 2: a second one is filled while the first is averaged."""
+    return bucket(settings) * (2 if zero(settings).get("overlap_comm") else 1)
+
+
+def _worst(shape: Shape, settings: Mapping[str, Any], reduction: Callable[..., Parts]) -> Parts:
+    """Parts of that reduction of a backward pass which takes most."""
+    return max((reduction(*each) for each in reductions(shape, settings)), key=lambda parts: sum(parts.values()))
+
+
+def _left(shape: Shape, load: Load, to_come: int) -> int:
+    """Bytes of activations, and of the layer at work, with so many gradients to come, the embedding's last."""
+    layers = max(0, to_come - shape.projection)
+    return activations(shape, load) * layers // shape.body + at_work(shape, load) * (layers > 0)
+
+
+def _partitioned_reduction(
+    shape: Shape, settings: Mapping[str, Any], load: Load, own: int, before: int, filled: int, waiting: int
+) -> Parts:
+    """Gradients lie in buffers; ranks average a flat copy; then `own` elements, a rank's in the end, are copied out."""
+    e, first_stage = load.element, zero(settings)["stage"] == 1
+    to_come = shape.parameters - before - filled
+    alone = filled > bucket(settings)
+    written = before + (0 if alone else filled)
+    kept = own if before else 0
+    return {
+        # stage 1 averages after the backward pass
+        "activations": 0 if first_stage else _left(shape, load, to_come),
+        "buckets": e * (min(written, _buffers(settings)) if load.cpu else _buffers(settings)),
+        "gradients": e * (kept + filled * alone + (to_come if first_stage else waiting)),
+        "copies of gradients": e * max(filled if load.ranks > 1 else 0, own - kept),
+    }
 
 
 def _sharded(shape: Shape, settings: Mapping[str, Any], load: Load, out: Memory) -> None:
@@ -138,37 +191,52 @@ def _sharded(shape: Shape, settings: Mapping[str, Any], load: Load, out: Memory)
     at = {"none": out.device, "cpu": out.host, "nvme": out.nvme}
     parameters, optimizer = offload(settings, "offload_param"), offload(settings, "offload_optimizer")
     device = optimizer["device"]
-    at[parameters["device"]]["parameters"] = e * share
-    # without offloading float32 parameters are their own master copy
-    master = MASTER if load.mixed or device != "none" else 0
-    at[device]["optimizer"] = (master + MOMENTS) * share
+    hold(at[parameters["device"]], "parameters", e * share)
+    # float32 parameters could be their own master copy, but DeepSpeed compares their device with a string: never equal
+    hold(at[device], "optimizer", (MASTER + MOMENTS) * share)
     near = out.device if device == "none" else out.host
+    hold(near, "gradients", e * share)
+    # flat and in float32: made for the update, on the host once for all
     step = min(share, zero(settings).get("sub_group_size", 10**9)) if device != "cpu" else share
-    near["gradients"] = e * share
-    near["gradients of the step"] = MASTER * step  # flat and in float32, made by the optimizer step
+    hold(near, "gradients of the step", MASTER * step, *(() if device == "cpu" else ("update",)))
     if device == "nvme":
-        out.host["swap buffers"] = optimizer.get("buffer_count", 4) * MASTER * step
+        hold(out.host, "swap buffers", optimizer.get("buffer_count", 4) * MASTER * step)
     if parameters["device"] == "nvme":
         buffers = parameters.get("buffer_count", 5) * parameters.get("buffer_size", 10**8)
-        out.host["parameter buffers"] = e * buffers
-    out.device["gathered"] = e * live(shape, settings, backward=True)
-    # a bucket of whole gradients, its padded copy for reduce-scatter, and the gradient that autograd has at hand
-    bucket = min(count, zero(settings)["reduce_bucket_size"])
-    largest = shape.projection * (2 if shape.tied else 1)
-    out.device["buckets"] = e * (bucket + max(bucket, shape.largest_module) + largest)
-    if load.gloo and ranks > 1:
-        out.device["messages"] = e * shape.largest_module
+        hold(out.host, "parameter buffers", e * buffers)
     secondary = zero(settings).get("zero_hpz_partition_size", 1)
     if secondary > 1:
-        out.device["secondary shard"] = e * -(-count // secondary)
+        hold(out.device, "secondary shard", e * -(-count // secondary))
+    gathered = e * _gathered(shape, settings, load)
+    hold(out.device, "gathered", gathered, "forward", "backward")
+    if load.cpu and ranks > 1:  # gloo keeps its copy of what was fetched ahead until all of it is used
+        hold(out.device, "messages", e * max(shape.largest_module, min(count, _ahead(settings))), "forward")
+    hold(out.device, "gradients at hand", e * shape.projection, "backward")  # the output layer's comes first
+    hold(out.device, "buckets", e * (min(count, bucket(settings)) if load.cpu else bucket(settings)))
+    reduction = partial(_sharded_reduction, shape, settings, load)
+    for part, size in _worst(shape, settings, reduction).items():
+        hold(out.device, part, size, "reduction")
+
+
+def _gathered(shape: Shape, settings: Mapping[str, Any], load: Load) -> int:
+    """Elements held whole when the passes meet; a lone rank's shard is whole where it lies."""
+    here = load.cpu or offload(settings, "offload_param")["device"] == "none"
+    return 0 if load.ranks == 1 and here else live(shape, settings, backward=True)
+
+
+def _sharded_reduction(
+    shape: Shape, settings: Mapping[str, Any], load: Load, before: int, filled: int, waiting: int
+) -> Parts:
+    """A bucket's gradients are copied rank by rank for reduce-scatter, and once more by gloo."""
+    e, alone = load.element, filled > bucket(settings)
+    to_come = shape.parameters - before - filled
+    return {
+        "activations": _left(shape, load, to_come),
+        "gathered": e * min(to_come, _gathered(shape, settings, load)),
+        "gradients at hand": e * (filled * alone + waiting),
+        "copies of gradients": 0 if alone else e * filled,
+        "messages": e * filled * load.cpu,
+    }
 
 
 _LAYOUTS = {0: _whole, 1: _partitioned, 2: _partitioned, 3: _sharded}
-
-
-def peak(parts: Parts) -> int:
-    """Bytes of the highest moment: in the backward pass, or in the optimizer step, when activations are gone."""
-    step_only = {"gradients of the step"}
-    backward_only = {"activations", "logits", "buckets", "messages", "gathered", "reference gathered"}
-    rest = sum(size for name, size in parts.items() if name not in step_only | backward_only)
-    return rest + max(sum(parts.get(name, 0) for name in names) for names in (step_only, backward_only))

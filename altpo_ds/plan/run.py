@@ -12,8 +12,11 @@ from rich.table import Table
 from altpo_ds.config.batch import batch_arithmetic
 from altpo_ds.config.deepspeed import deepspeed_dict, deepspeed_file
 from altpo_ds.config.schema import RunConfig
+from altpo_ds.engine import onednn
 from altpo_ds.plan.cost import Machine, Seconds, Traffic, checkpoint_bytes, seconds, traffic
-from altpo_ds.plan.memory import Load, Memory, memory, peak
+from altpo_ds.plan.held import Memory, on_cpu, peak
+from altpo_ds.plan.load import Load
+from altpo_ds.plan.memory import memory
 from altpo_ds.plan.shape import Shape, model_shape
 
 GIB = 2**30
@@ -58,6 +61,7 @@ def load_of(config: RunConfig, nodes: Nodes, prompt: int, response: int) -> Load
     retain = k * data.retain_per_pair if unlearning else 1
     answers = k + 1 if unlearning else 0
     tree = (prompt + answers * response) if unlearning else 0
+    element = _dtype(config, nodes.gpu).itemsize
     kl = unlearning and config.objective.retain_loss == "kl"
     step = batch.micro * batch.accumulation  # questions of a rank
     tokens = step * (tree + retain * (prompt + response))
@@ -67,8 +71,9 @@ def load_of(config: RunConfig, nodes: Nodes, prompt: int, response: int) -> Load
         tokens=tokens // passes,
         response_tokens=step * (answers + retain) * response // passes,
         accumulation=passes,
-        element=_dtype(config, nodes.gpu).itemsize,
-        gloo=not nodes.gpu,
+        element=element,
+        cpu=not nodes.gpu,
+        onednn=not nodes.gpu and element == 4 and onednn.pays(),
         checkpointing=config.model.gradient_checkpointing,
         online_reference=unlearning and config.reference.mode == "online",
         distribution_tokens=step * retain * response // passes if kl else 0,
@@ -105,8 +110,8 @@ def _choice(config: RunConfig, name: str, shape: Shape, load: Load, nodes: Nodes
     reference = deepspeed_dict(changed, batch, has_gpu=nodes.gpu, reference=True)
     needed = memory(shape, settings, load, reference)
     moved = traffic(shape, settings, load, reference)
-    if not nodes.gpu:  # the device is the host
-        needed = Memory(nvme=needed.nvme, device={}, host=_added(needed.host, needed.device))
+    if not nodes.gpu:
+        needed = on_cpu(needed)
     device, host = peak(needed.device), nodes.per_node * peak(needed.host)
     return Choice(
         name=name,
@@ -119,10 +124,6 @@ def _choice(config: RunConfig, name: str, shape: Shape, load: Load, nodes: Nodes
         seconds=seconds(shape, settings, load, moved, machine, nodes.per_node),
         fits=device + SPARE * nodes.gpu <= nodes.gpu_memory * GIB and host <= nodes.host_memory * GIB,
     )
-
-
-def _added(one: dict[str, int], other: dict[str, int]) -> dict[str, int]:
-    return {name: one.get(name, 0) + other.get(name, 0) for name in [*one, *other]}
 
 
 def table(shape: Shape, choices: Sequence[Choice], nodes: Nodes) -> Table:

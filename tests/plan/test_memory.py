@@ -1,4 +1,7 @@
-"""Bytes by hand for a model of a million parameters, and against DeepSpeed's own estimators."""
+"""Bytes by hand for a model of a million parameters, and against DeepSpeed's own estimators.
+
+That real runs take what is predicted is measured by benchmarks/plan.py.
+"""
 
 import json
 from typing import Any
@@ -9,7 +12,9 @@ from hypothesis import strategies as st
 
 from altpo_ds.config.deepspeed import deepspeed_file
 from altpo_ds.plan.cost import Machine, checkpoint_bytes, flops, seconds, traffic
-from altpo_ds.plan.memory import Load, live, memory, peak
+from altpo_ds.plan.held import PHASES, Parts, on_cpu, peak
+from altpo_ds.plan.load import Load, activations
+from altpo_ds.plan.memory import live, memory, reductions
 from altpo_ds.plan.shape import Shape
 
 # ten matrices of 100,000 of which the first is the embedding and the output layer
@@ -24,18 +29,26 @@ def load(ranks: int = 4, element: int = 2, **more: Any) -> Load:
     return Load(ranks=ranks, tokens=1000, response_tokens=400, accumulation=2, element=element, **more)
 
 
-def test_activations_and_logits() -> None:
-    parts = memory(SHAPE, settings("zero3"), load(), {}).device
-    assert parts["activations"] == 1000 * (3 * 5000 + 700 + 3 * 300)
-    assert parts["logits"] == 400 * 1000 * (4 + 2)
-    parts = memory(SHAPE, settings("zero3"), load(element=4, checkpointing=True), {}).device
-    assert parts["activations"] == 1000 * (3 * 100 * 4 + 5000 + 700 + 3 * 300)
-    assert parts["logits"] == 400 * 1000 * 4
+def device(name: str, phase: str, load: Load, **zero: Any) -> Parts:
+    changed = settings(name)
+    changed["zero_optimization"] |= zero
+    return memory(SHAPE, changed, load, {}).device[phase]
+
+
+def test_activations_and_what_the_backward_pass_works_with() -> None:
+    parts = device("zero3", "backward", load())
+    assert parts["activations"] == device("zero3", "forward", load())["activations"] == 1000 * (3 * 5000 + 700)
+    assert parts["at work"] == 400 * 1000 * (4 + 2)  # logits in float32 and in the parameters' type
+    assert device("zero3", "backward", load(distribution_tokens=10))["at work"] == 2_400_000 + 3 * 10 * 1000 * 4
+    parts = device("zero3", "backward", load(element=4, checkpointing=True))
+    assert parts["activations"] == 1000 * (3 * 100 * 4 + 700)
+    assert parts["at work"] == 1000 * (5000 + 3 * 300)  # a layer recomputed is more than 1.6 MB of logits
+    assert device("zero3", "backward", load(element=4, onednn=True))["at work"] == 400 * 1000 * (4 + 4)
 
 
 def test_logits_stay_within_their_chunk_whatever_the_tokens() -> None:
-    many = Load(1, 10**6, 10**6, 1, 4)
-    assert memory(SHAPE, settings("zero3_cpu"), many, {}).device["logits"] <= 256 * 2**20
+    many = Load(1, 1, 10**6, 1, 4)
+    assert device("zero3_cpu", "backward", many)["at work"] <= 256 * 2**20
 
 
 @pytest.mark.parametrize(
@@ -43,27 +56,123 @@ def test_logits_stay_within_their_chunk_whatever_the_tokens() -> None:
     [
         # of a million elements on four ranks, in units of 250,000: parameters, optimizer, gradients
         ("zero3", 2, {"parameters": 2, "optimizer": 12, "gradients": 2, "gradients of the step": 4}, {}),
-        ("zero3_cpu", 4, {"parameters": 4, "optimizer": 8, "gradients": 4, "gradients of the step": 4}, {}),
+        ("zero3_cpu", 4, {"parameters": 4, "optimizer": 12, "gradients": 4, "gradients of the step": 4}, {}),
         ("zero3_offload", 2, {}, {"parameters": 2, "optimizer": 12, "gradients": 2, "gradients of the step": 4}),
-        ("zero0", 2, {"parameters": 8, "optimizer": 48, "gradients": 8}, {}),
-        ("zero0", 4, {"parameters": 16, "optimizer": 32, "gradients": 16}, {}),
+        ("zero0", 2, {"parameters": 8, "optimizer": 48, "gradients": 8, "copies of gradients": 16}, {}),
+        ("zero0", 4, {"parameters": 16, "optimizer": 32, "gradients": 16, "copies of gradients": 0}, {}),
     ],
 )
-def test_states(name: str, element: int, device: dict[str, int], host: dict[str, int]) -> None:
+def test_states_in_the_update(name: str, element: int, device: Parts, host: Parts) -> None:
     found = memory(SHAPE, settings(name), load(element=element), {})
-    for expected, parts in ((device, found.device), (host, found.host)):
+    for expected, parts in ((device, found.device["update"]), (host, found.host["update"])):
         assert {key: parts.get(key) for key in expected} == {key: 250_000 * size for key, size in expected.items()}
-    assert set(found.host) - {"engine"} == set(host)
+    assert set(found.host["update"]) - {"engine"} == set(host)
+
+
+def test_stage_0_averages_flat_copies_after_the_backward_pass() -> None:
+    parts = device("zero0", "reduction", load(element=4))
+    assert (parts["gradients"], parts["copies of gradients"]) == (4_000_000, 4_000_000)
+    assert "activations" not in parts
+    alone = device("zero0", "reduction", load(ranks=1, element=4))
+    assert alone["copies of gradients"] == 400_000  # the second gradient of the tied embedding
+    # of two micro-batches the second finds the first's gradients; the output layer's comes first
+    assert device("zero0", "backward", load(element=4))["gradients"] == 4_400_000
+
+
+def test_buckets_go_when_the_next_gradient_does_not_fit() -> None:
+    zero = settings("zero2")
+    zero["zero_optimization"]["reduce_bucket_size"] = 300_000
+    found = list(reductions(SHAPE, zero))
+    assert found == [
+        (0, 300_000, 100_000),
+        (300_000, 300_000, 100_000),
+        (600_000, 300_000, 100_000),
+        (900_000, 100_000, 0),
+    ]
+    large = Shape((500_000, 100_000, 400_000), 500_000, 1, 100, 1000, False, 1, 1, 1)
+    assert list(reductions(large, zero)) == [(0, 400_000, 100_000), (400_000, 100_000, 500_000), (500_000, 500_000, 0)]
+
+
+def test_stage_2_averages_a_bucket_while_activations_remain() -> None:
+    parts = device("zero2", "reduction", load(), reduce_bucket_size=300_000)
+    # the first bucket: six of nine layers to come, the layer at work, two buffers, the gradient that did not fit
+    assert parts["activations"] == 15_700_000 * 6 // 9 + 900_000
+    assert parts["buckets"] == 2 * 2 * 300_000
+    assert parts["gradients"] == 2 * 100_000
+    # the flat copy makes room for three whole gradients: a share of 250,000 has parts of them
+    assert parts["copies of gradients"] == 2 * 300_000
+    earlier = device("zero2", "backward", load())["earlier gradients"]
+    assert earlier == 2 * 300_000  # of the first of two micro-batches
+
+
+def test_buffers_count_whole_on_a_gpu_and_as_written_on_a_cpu() -> None:
+    assert device("zero2", "backward", load())["buckets"] == 2 * 2 * 100_000_000
+    cpu = load(element=4, cpu=True)
+    assert "buckets" not in device("zero2", "backward", cpu)
+    parts = device("zero2", "reduction", cpu)
+    assert parts == parts | {"activations": 0, "buckets": 4_000_000, "copies of gradients": 4_000_000, "gradients": 0}
+    parts = device("zero2", "reduction", load(ranks=1, element=4, cpu=True))
+    assert parts["copies of gradients"] == 4_000_000  # nothing to average: the rank's own, all of them
+    assert device("zero3", "update", load())["buckets"] == 2 * 100_000_000
+    assert device("zero3", "update", cpu)["buckets"] == 4_000_000
+
+
+def test_stage_2_updates_a_flat_copy_and_gathers_through_gloo() -> None:
+    parts = device("zero2", "update", load(element=4, cpu=True))
+    assert parts["gradients"] == 4 * 300_000
+    assert parts["copies of gradients"] == 4 * 250_000
+    assert device("zero2", "update", load())["copies of gradients"] == (2 + 4) * 250_000
+    many = device("zero2", "update", load(ranks=10))
+    assert many["copies of gradients"] == 8 * 100_000  # a norm in float64
+    assert device("zero2", "gather", load(element=4, cpu=True))["messages"] == 4_000_000
+    assert "messages" not in device("zero2", "gather", load())
+
+
+def test_stage_1_keeps_whole_gradients_until_the_last_micro_batch() -> None:
+    assert device("zero2", "backward", load(), stage=1)["earlier gradients"] == 2 * 1_000_000
+    parts = device("zero2", "reduction", load(), stage=1, reduce_bucket_size=300_000)
+    assert (parts["activations"], parts["gradients"]) == (0, 2 * (300_000 + 400_000))  # the second bucket
+
+
+def test_stage_2_offloads_its_optimizer() -> None:
+    offloaded = settings("zero2")
+    offloaded["zero_optimization"]["offload_optimizer"] = {"device": "cpu"}
+    found = memory(SHAPE, offloaded, load(), {})
+    assert found.host["backward"]["optimizer"] == 12 * 250_000
+    assert found.host["backward"]["step"] == (4 + 2) * 250_000
+    assert "gradients" not in found.device["update"]
+
+
+def test_stage_3_gathers_reduces_and_what_gloo_copies() -> None:
+    cpu = load(element=4, cpu=True)
+    assert device("zero3_cpu", "forward", cpu)["messages"] == 4_000_000  # all fetched ahead
+    assert device("zero3_cpu", "forward", cpu, stage3_prefetch_bucket_size=0)["messages"] == 400_000
+    parts = device("zero3_cpu", "reduction", cpu)
+    assert (parts["copies of gradients"], parts["messages"]) == (4_000_000, 4_000_000)
+    assert device("zero3", "reduction", load())["messages"] == 0
+    parts = device("zero3", "reduction", load(), reduce_bucket_size=300_000)
+    assert parts["gathered"] == 2 * 700_000
+    assert parts["activations"] == 15_700_000 * 6 // 9 + 900_000
+    # a lone rank's shard is the parameter, unless it lies on the host of a GPU
+    assert device("zero3", "forward", load(ranks=1))["gathered"] == 0
+    assert device("zero3_offload", "forward", load(ranks=1))["gathered"] == 2_000_000
+
+
+def test_the_peak_is_that_of_the_highest_phase() -> None:
+    found = on_cpu(memory(SHAPE, settings("zero2"), load(ranks=1, element=4, cpu=True), {}))
+    assert not any(found.device[phase] for phase in PHASES)
+    one = activations(SHAPE, load(element=4)) + 400 * 1000 * 4 + 4 * 100_000 + 4_000_000  # of two micro-batches
+    assert peak(found.host) == 2 * 2**20 + 4_000_000 + 12_000_000 + one
 
 
 def test_an_online_reference_costs_its_shard_and_the_gathered_layer() -> None:
     reference = settings("reference")
     parts = memory(SHAPE, settings("zero3"), load(online_reference=True), reference)
-    assert parts.host["reference"] == 2 * 250_000
-    assert parts.device["reference gathered"] == 2 * live(SHAPE, reference, backward=False)
+    assert parts.host["forward"]["reference"] == 2 * 250_000
+    assert parts.device["backward"]["reference gathered"] == 2 * live(SHAPE, reference, backward=False)
     small = reference | {"zero_optimization": reference["zero_optimization"] | {"stage3_prefetch_bucket_size": 0}}
     parts = memory(SHAPE, settings("zero3"), load(online_reference=True), small)
-    assert parts.device["reference gathered"] == 2 * 100_000  # nothing is below the persistence threshold
+    assert parts.device["backward"]["reference gathered"] == 2 * 100_000  # nothing is below the persistence threshold
 
 
 @given(st.integers(1, 8), st.sampled_from(["zero2", "zero3", "zero3_offload", "zero3_cpu"]))
@@ -78,7 +187,7 @@ def test_states_are_near_deepspeeds_own_estimates() -> None:
     from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs
 
     def states(name: str, where: str) -> int:
-        parts = getattr(memory(SHAPE, settings(name), load(ranks=8), {}), where)
+        parts = getattr(memory(SHAPE, settings(name), load(ranks=8), {}), where)["update"]
         kept = ("parameters", "optimizer", "gradients", "gradients of the step")
         return sum(parts.get(part, 0) for part in kept)
 
