@@ -209,8 +209,9 @@ def _sharded(shape: Shape, settings: Mapping[str, Any], load: Load, out: Memory)
         hold(out.device, "secondary shard", e * -(-count // secondary))
     gathered = e * _gathered(shape, settings, load)
     hold(out.device, "gathered", gathered, "forward", "backward")
-    if load.cpu and ranks > 1:  # gloo keeps its copy of what was fetched ahead until all of it is used
-        hold(out.device, "messages", e * max(shape.largest_module, min(count, _ahead(settings))), "forward")
+    if load.cpu and ranks > 1:  # gloo keeps its copies of what was fetched ahead until all of it is used
+        fetched = min(count, shape.largest_module + _ahead(settings))
+        hold(out.device, "messages", e * fetched, "forward")
     hold(out.device, "gradients at hand", e * shape.projection, "backward")  # the output layer's comes first
     hold(out.device, "buckets", e * (min(count, bucket(settings)) if load.cpu else bucket(settings)))
     reduction = partial(_sharded_reduction, shape, settings, load)
