@@ -10,7 +10,7 @@ from torch import Tensor
 
 from altpo_ds.config.schema import TrainConfig
 from altpo_ds.data.trees import PackedTrees
-from altpo_ds.engine import elastic, kernels
+from altpo_ds.engine import elastic, kernels, stage3
 from altpo_ds.engine.distributed import World, together
 from altpo_ds.engine.parts import Put
 from altpo_ds.engine.scorer import SequenceScorer
@@ -48,11 +48,18 @@ class PolicyEngine:
         self.engine = _initialize(scorer, deepspeed, optimizer, schedule(optimizer))
         # DeepSpeed would copy scripts into every checkpoint; `altpo-ds export` does their work.
         self.engine._copy_recovery_script = lambda save_path: None
-        if world.size == 1 and self.engine.zero_optimization_stage() == 0:
-            # Alone it would copy all gradients into one buffer and back.
-            self.engine.enable_backward_allreduce = False
+        if world.size == 1:
+            self._reduce_nothing()
         # transformers loads models in evaluation mode, in which neither dropout nor gradient checkpointing works.
         self.engine.train()
+
+    def _reduce_nothing(self) -> None:
+        """Alone, DeepSpeed would copy all gradients into buffers and back."""
+        stage = self.engine.zero_optimization_stage()
+        if stage == 0:
+            self.engine.enable_backward_allreduce = False
+        if stage == 3:
+            stage3.reduce_nothing(self.engine.optimizer)
 
     def forward(self, packed: PackedTrees, distribution: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """As SequenceScorer.forward."""
@@ -131,8 +138,9 @@ class ReferenceEngine:
 def _initialize(scorer: SequenceScorer, deepspeed: dict[str, Any], optimizer: Any, scheduler: Any) -> Any:
     import deepspeed as ds
 
+    settings = stage3.by_layer(deepspeed, scorer.model)
     engine, *_ = ds.initialize(
-        model=scorer, config=deepspeed, optimizer=optimizer, lr_scheduler=scheduler, dist_init_required=False
+        model=scorer, config=settings, optimizer=optimizer, lr_scheduler=scheduler, dist_init_required=False
     )
     return engine
 

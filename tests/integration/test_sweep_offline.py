@@ -116,7 +116,7 @@ def test_a_trial_behind_the_median_is_pruned(tmp_path: Path, tiny: Tiny, start: 
     file = write_sweep(
         tmp_path,
         tiny,
-        {"train__epochs": 100},
+        {"train__epochs": 1000},
         method="random",
         run_cap=6,
         metric={"name": "train/loss", "goal": "minimize"},
@@ -132,7 +132,7 @@ def test_a_trial_behind_the_median_is_pruned(tmp_path: Path, tiny: Tiny, start: 
     pruned = journal(file).trials[5]
     assert pruned.state == TrialState.PRUNED
     losses = losses_of(tmp_path / "runs" / study.name(5))
-    assert 2 <= len(losses) < 300
+    assert 2 <= len(losses) < 3000
     assert [pruned.intermediate_values[step + 1] for step in range(2)] == losses[:2]
 
 
