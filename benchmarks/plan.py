@@ -162,11 +162,13 @@ def predict(model: str, deepspeed: str, ranks: int, tokens: int) -> dict[str, An
     }
 
 
-def in_processes(module: str, ranks: int, *arguments: str) -> dict[str, Any]:
-    """A benchmark's worker on so many ranks; what rank 0 prints last."""
+def in_processes(module: str, ranks: int, *arguments: str, exact_memory: bool = True) -> dict[str, Any]:
+    """A benchmark's worker on so many ranks, with one thread each; what rank 0 prints last."""
     launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}"]
-    # glibc keeps freed memory of its heap: every tensor is mapped by itself here, so that it goes when it is freed
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "MALLOC_MMAP_THRESHOLD_": "65536"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    if exact_memory:
+        # glibc keeps freed memory of its heap: every tensor is mapped by itself, so that it goes when it is freed
+        environment["MALLOC_MMAP_THRESHOLD_"] = "65536"
     command = [sys.executable, *launcher, "-m", module, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900, cwd=ROOT)
     lines = [line for line in done.stdout.splitlines() if line.startswith("{")]
