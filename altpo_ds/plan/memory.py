@@ -67,9 +67,22 @@ def kept_for_backward(shape: Shape, settings: Mapping[str, Any]) -> int:
 
 
 def live(shape: Shape, settings: Mapping[str, Any], backward: bool) -> int:
-    """Elements that ZeRO-3 holds gathered at most: those kept, the module at work, and those fetched ahead."""
-    kept = kept_for_backward(shape, settings) if backward else persistent(shape, settings) + _ahead(settings)
-    return min(shape.parameters, kept + shape.largest_module)
+    """Elements that ZeRO-3 holds gathered at most: those kept and the module at work, or, without a backward pass, a
+    parameter and those fetched ahead of their use: whole ones, until they fill a bucket.
+    """
+    if backward:
+        return min(shape.parameters, kept_for_backward(shape, settings) + shape.largest_module)
+    threshold = zero(settings).get("stage3_param_persistence_threshold", 100_000)
+    order = [numel for numel in shape.numels if numel >= threshold] + [shape.projection] * shape.tied
+    most = shape.largest_module
+    for number, numel in enumerate(order):
+        ahead = 0
+        for following in order[number + 1 :]:
+            if ahead >= _ahead(settings):
+                break
+            ahead += following
+        most = max(most, numel + ahead)
+    return min(shape.parameters, persistent(shape, settings) + most)
 
 
 def _ahead(settings: Mapping[str, Any]) -> int:
@@ -90,7 +103,8 @@ def memory(shape: Shape, settings: Mapping[str, Any], load: Load, reference: Map
         shard = load.element * shape.parameters // load.ranks
         at = out.host if offload(reference, "offload_param")["device"] != "none" else out.device
         hold(at, "reference", shard)
-        gathered = load.element * live(shape, reference, backward=False)
+        copies = 2 if load.cpu and load.ranks > 1 else 1 - load.cpu  # gloo's own; a lone rank's shard is whole
+        gathered = copies * load.element * live(shape, reference, backward=False)
         hold(out.device, "reference gathered", gathered, "backward")
     return out
 

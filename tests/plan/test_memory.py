@@ -14,7 +14,7 @@ from altpo_ds.config.deepspeed import deepspeed_file
 from altpo_ds.plan.cost import Machine, checkpoint_bytes, flops, seconds, traffic
 from altpo_ds.plan.held import PHASES, Parts, on_cpu, peak
 from altpo_ds.plan.load import Load, activations
-from altpo_ds.plan.memory import live, memory, reductions
+from altpo_ds.plan.memory import memory, reductions
 from altpo_ds.plan.shape import Shape
 
 # ten matrices of 100,000 of which the first is the embedding and the output layer
@@ -169,10 +169,17 @@ def test_an_online_reference_costs_its_shard_and_the_gathered_layer() -> None:
     reference = settings("reference")
     parts = memory(SHAPE, settings("zero3"), load(online_reference=True), reference)
     assert parts.host["forward"]["reference"] == 2 * 250_000
-    assert parts.device["backward"]["reference gathered"] == 2 * live(SHAPE, reference, backward=False)
-    small = reference | {"zero_optimization": reference["zero_optimization"] | {"stage3_prefetch_bucket_size": 0}}
-    parts = memory(SHAPE, settings("zero3"), load(online_reference=True), small)
-    assert parts.device["backward"]["reference gathered"] == 2 * 100_000  # nothing is below the persistence threshold
+    assert parts.device["backward"]["reference gathered"] == 2 * 200_000  # a matrix and the next one
+
+    def gathered(bucket: int, **more: Any) -> int:
+        changed = {"zero_optimization": reference["zero_optimization"] | {"stage3_prefetch_bucket_size": bucket}}
+        parts = memory(SHAPE, settings("zero3"), load(online_reference=True, **more), changed)
+        return parts.device["backward"].get("reference gathered", 0)
+
+    # whole matrices are fetched ahead until they fill the bucket
+    assert [gathered(bucket) for bucket in (0, 100_000, 100_001, 10**7)] == [200_000, 400_000, 600_000, 2_000_000]
+    assert gathered(0, cpu=True) == 2 * 200_000  # and gloo's copy
+    assert gathered(0, cpu=True, ranks=1) == 0
 
 
 @given(st.integers(1, 8), st.sampled_from(["zero2", "zero3", "zero3_offload", "zero3_cpu"]))
