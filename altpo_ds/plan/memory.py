@@ -71,10 +71,10 @@ def live(shape: Shape, settings: Mapping[str, Any], backward: bool) -> int:
     parameter and those fetched ahead of their use: whole ones, until they fill a bucket.
     """
     if backward:
-        return min(shape.parameters, kept_for_backward(shape, settings) + shape.largest_module)
+        return min(shape.parameters, kept_for_backward(shape, settings) + _together(shape, settings))
     threshold = zero(settings).get("stage3_param_persistence_threshold", 100_000)
     order = [numel for numel in shape.numels if numel >= threshold] + [shape.projection] * shape.tied
-    most = shape.largest_module
+    most = _together(shape, settings)
     for number, numel in enumerate(order):
         ahead = 0
         for following in order[number + 1 :]:
@@ -83,6 +83,12 @@ def live(shape: Shape, settings: Mapping[str, Any], backward: bool) -> int:
             ahead += following
         most = max(most, numel + ahead)
     return min(shape.parameters, persistent(shape, settings) + most)
+
+
+def _together(shape: Shape, settings: Mapping[str, Any]) -> int:
+    """Elements gathered at a time: of a module, or of a whole layer that is no larger than what is fetched ahead."""
+    layer = shape.body // shape.layers
+    return max(shape.largest_module, layer * (layer <= _ahead(settings)))
 
 
 def _ahead(settings: Mapping[str, Any]) -> int:
@@ -224,10 +230,11 @@ def _sharded(shape: Shape, settings: Mapping[str, Any], load: Load, out: Memory)
     gathered = e * _gathered(shape, settings, load)
     hold(out.device, "gathered", gathered, "forward", "backward")
     if load.cpu and ranks > 1:  # gloo keeps its copies of what was fetched ahead until all of it is used
-        fetched = min(count, shape.largest_module + _ahead(settings))
+        fetched = min(count, _together(shape, settings) + _ahead(settings))
         hold(out.device, "messages", e * fetched, "forward")
     hold(out.device, "gradients at hand", e * shape.projection, "backward")  # the output layer's comes first
-    hold(out.device, "buckets", e * (min(count, bucket(settings)) if load.cpu else bucket(settings)))
+    written = min(count, bucket(settings)) * (ranks > 1)
+    hold(out.device, "buckets", e * (written if load.cpu else bucket(settings)))
     reduction = partial(_sharded_reduction, shape, settings, load)
     for part, size in _worst(shape, settings, reduction).items():
         hold(out.device, part, size, "reduction")
@@ -242,15 +249,15 @@ def _gathered(shape: Shape, settings: Mapping[str, Any], load: Load) -> int:
 def _sharded_reduction(
     shape: Shape, settings: Mapping[str, Any], load: Load, before: int, filled: int, waiting: int
 ) -> Parts:
-    """A bucket's gradients are copied rank by rank for reduce-scatter, and once more by gloo."""
-    e, alone = load.element, filled > bucket(settings)
+    """A bucket's gradients are copied rank by rank for reduce-scatter, and once more by gloo; a lone rank's stay."""
+    e, alone, shared = load.element, filled > bucket(settings), load.ranks > 1
     to_come = shape.parameters - before - filled
     return {
         "activations": _left(shape, load, to_come),
         "gathered": e * min(to_come, _gathered(shape, settings, load)),
-        "gradients at hand": e * (filled * alone + waiting),
-        "copies of gradients": 0 if alone else e * filled,
-        "messages": e * filled * load.cpu,
+        "gradients at hand": e * (filled * (alone or not shared) + waiting),
+        "copies of gradients": e * filled * (shared and not alone),
+        "messages": e * filled * (shared and load.cpu),
     }
 
 
