@@ -177,14 +177,14 @@ def memory() -> Finding:
 
 
 def allocator() -> Finding:
-    """tcmalloc makes steps on the CPU up to a third faster."""
+    """tcmalloc needs up to a tenth less memory than glibc's malloc as `engine/heap.py` sets it, at the same speed."""
     with contextlib.suppress(OSError):
         if "tcmalloc" in Path("/proc/self/maps").read_text():
             return Finding("allocator", True, "tcmalloc")
     folders = ("/usr/lib", "/usr/lib64", "/usr/local/lib")
     library = next((file for folder in folders for file in sorted(Path(folder).glob("**/libtcmalloc*.so.4"))), None)
     remedy = f"LD_PRELOAD={library}" if library else "on Debian: apt-get install libtcmalloc-minimal4, then LD_PRELOAD"
-    return Finding("allocator", False, "malloc; tcmalloc is faster on the CPU", remedy)
+    return Finding("allocator", False, "malloc; tcmalloc needs less memory on the CPU", remedy)
 
 
 def wandb_login() -> Finding:

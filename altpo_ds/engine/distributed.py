@@ -16,7 +16,7 @@ import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
 from altpo_ds.config.errors import NodeError, UserError
-from altpo_ds.engine import kernels, nodes, onednn, roll_call
+from altpo_ds.engine import heap, kernels, nodes, onednn, roll_call
 
 T = TypeVar("T")
 
@@ -44,6 +44,7 @@ def start(timeout: float) -> World:
     kernels.use_own_tools()
     if not has_gpu:
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+        heap.keep()
         onednn.use()
     if "RANK" not in os.environ:
         os.environ |= {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1"}
