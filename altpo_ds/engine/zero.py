@@ -104,7 +104,7 @@ class PolicyEngine:
 
     def save(self, folder: Path, put: Put) -> None:
         """Puts this rank's shards. All ranks call it together."""
-        self.engine.checkpoint_engine.save = lambda state_dict, path: put(state_dict, Path(path))
+        self.engine.checkpoint_engine.save = lambda state_dict, path: put(_plain(state_dict), Path(path))
         names = {parameter: name for name, parameter in self.scorer.named_parameters()}
         order = [names[parameter] for parameter in self._order]
         self.engine.save_checkpoint(str(folder), tag=SHARDS, client_state={elastic.NAMES: order}, save_latest=False)
@@ -119,6 +119,16 @@ class PolicyEngine:
         if self.world.is_main:
             log.warning("the checkpoint is of another number of ranks, ZeRO setting or optimizer: resharding it")
         elastic.restore(self.engine, saved)
+
+
+def _plain(state: dict[str, Any]) -> dict[str, Any]:
+    """The ZeRO stage as a number: early releases of Python 3.11 pickle an enum as a call of `getattr`, and
+    checkpoints that call anything are refused.
+    """
+    optimizer = state.get("optimizer_state_dict") or {}
+    if "zero_stage" not in optimizer:
+        return state
+    return state | {"optimizer_state_dict": optimizer | {"zero_stage": int(optimizer["zero_stage"])}}
 
 
 class ReferenceEngine:
