@@ -177,7 +177,7 @@ def memory() -> Finding:
 
 
 def allocator() -> Finding:
-    """tcmalloc needs up to a tenth less memory than glibc's malloc as `engine/heap.py` sets it, at the same speed."""
+    """tcmalloc needs about a tenth less memory than glibc's malloc as `engine/heap.py` sets it, at the same speed."""
     with contextlib.suppress(OSError):
         if "tcmalloc" in Path("/proc/self/maps").read_text():
             return Finding("allocator", True, "tcmalloc")
